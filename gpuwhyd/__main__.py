@@ -1,0 +1,3 @@
+from gpuwhyd.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,47 @@
+"""What a backend is: one way to read GPUs."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from gpuwhyd.model import BackendState, GpuReading
+
+
+class Probe(StrEnum):
+    READY = "ready"
+    LATER = "later"  # not now, but a driver or library may still appear
+    NEVER = "never"  # not on this machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    answer: Probe
+    message: str = ""
+    """One line for a person: what is missing and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendReadings:
+    """What one read gave. `state` is READY, or ASLEEP when every GPU of the backend sleeps and it let go of them."""
+
+    readings: tuple[GpuReading, ...]
+    state: BackendState = BackendState.READY
+    message: str = ""
+
+
+class Backend(Protocol):
+    """One way to read GPUs. All methods run in one worker thread of its own and may block; the sampler sets deadlines.
+
+    `probe` never raises. `read` raises BackendError when nothing can be said this time; the sampler then calls
+    `close`, waits with backoff, and starts over with `probe`. `close` frees library and device nodes and may be
+    called twice. None of them ever wakes a suspended GPU.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def probe(self) -> ProbeResult: ...
+
+    def read(self) -> BackendReadings: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""The command `gpuwhy`: asks the daemon over D-Bus and shows the answer. It knows nothing else of the machine."""

@@ -1,0 +1,36 @@
+"""What can go wrong, by who must act. Every message says what to do, in one line."""
+
+
+class GpuwhydError(Exception):
+    """Base of all errors that gpuwhyd raises on purpose; the message is one line for a person."""
+
+
+class ConfigError(GpuwhydError):
+    """The user's configuration is wrong: names file, line or key, and what would be right."""
+
+
+class BackendUnavailableError(GpuwhydError):
+    """This way to read GPUs cannot work here, now: nothing to repair, perhaps later."""
+
+
+class BackendError(GpuwhydError):
+    """A read failed this time: nothing is published from it, and it is tried again with backoff."""
+
+
+class BusError(GpuwhydError):
+    """The D-Bus connection could not be made, was lost, or answered with an error.
+
+    `name` is the D-Bus error name where the other side sent one.
+    """
+
+    def __init__(self, message: str, name: str | None = None) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class HistoryError(GpuwhydError):
+    """Events could not be read back: no journal, no permission, no library."""
+
+
+class InstallError(GpuwhydError):
+    """`gpuwhyd install`, `uninstall` or `check` could not do its work; says what to do."""

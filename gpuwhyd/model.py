@@ -244,6 +244,8 @@ class Suspect:
     program: Program
     share: float
     """Part of the heat still in the cooler that it put there, 0 to 1."""
+    process_name: str | None = None
+    """Its busiest process, where the program is more than a bare process."""
     power_watts: float | None = None
     """Its part of the card's excess power, averaged over the time of the explanation."""
     pids: tuple[int, ...] = ()

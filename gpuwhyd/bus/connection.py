@@ -1,0 +1,380 @@
+"""One connection to a D-Bus message bus, for the service and the client alike.
+
+What others send can delay or confuse only themselves: messages are framed here and bounded in size, in number per turn
+and per sender; signals count only from whom they should come; descriptors are never accepted; nothing waits for ever.
+"""
+
+import asyncio
+import logging
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Self
+
+from gpuwhyd.bus import library
+from gpuwhyd.bus.codec import body_of, clean_text, plain
+from gpuwhyd.bus.dial import dial
+from gpuwhyd.bus.framing import Discarded, Frame
+from gpuwhyd.bus.gate import LONGEST_SIGNATURE, CallGate, Refusal
+from gpuwhyd.bus.header import NO_AUTO_START, NO_REPLY_EXPECTED, Header, MessageKind
+from gpuwhyd.bus.limits import TokenBucket
+from gpuwhyd.bus.messages import ERROR_PREFIX, MethodCall, PeerCredentials, SignalMatch
+from gpuwhyd.bus.outgoing import PEER_BYTES, Rank
+from gpuwhyd.bus.pending import PendingCalls, settle
+from gpuwhyd.bus.signals import (
+    BUS_NAME,
+    BUS_PATH,
+    SignalCallback,
+    SignalRouter,
+    is_owner_change,
+    owner_change_match,
+)
+from gpuwhyd.bus.transport import MESSAGE_LIMIT_BYTES, Transport
+from gpuwhyd.errors import BusError
+
+__all__ = ["BusConnection", "MethodCall", "PeerCredentials", "SignalMatch"]
+
+_log = logging.getLogger(__name__)
+
+DO_NOT_QUEUE = 0x4  # RequestName; with it the bus answers 1 (ours now), 3 (another's) or 4 (ours already)
+
+# The answer to a call of ours may be large (a long history); only who was asked can send it.
+REPLY_LIMIT_BYTES = 16 << 20
+
+_MOST_CACHED_CREDENTIALS = 256
+
+_FAILED = "org.gpuwhyd1.Error.Failed"
+
+
+class BusConnection:
+    """Made by `connect`; used in that event loop only; of no further use once `disconnected`."""
+
+    def __init__(self, sock: socket.socket, reply_limit_bytes: int) -> None:
+        self.unique_name = ""
+        self._reply_limit_bytes = reply_limit_bytes
+        self._pending = PendingCalls()
+        self._signals = SignalRouter()
+        self._gate = CallGate()
+        self._handler: Callable[[MethodCall], None] | None = None
+        self._credentials: OrderedDict[str, PeerCredentials] = OrderedDict()
+        self._tracked_names: set[str] = set()
+        self._fault_lines = TokenBucket(per_second=1 / 60, at_once=5, now=time.monotonic())
+        self._lost = asyncio.Event()
+        self._reason = ""
+        self._transport = Transport(
+            sock, limit_for=self._limit_for, on_message=self._on_message, on_lost=self._on_lost
+        )
+
+    @classmethod
+    async def connect(
+        cls, address: str, *, timeout_seconds: float = 5, reply_limit_bytes: int = REPLY_LIMIT_BYTES
+    ) -> Self:
+        """A connection that has its unique name.
+
+        `address` is "system", "session" or a D-Bus address list, whose entries are tried in order. An answer of more
+        than `reply_limit_bytes` counts as an error. Raises BusError.
+        """
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                connection = cls(await dial(address), reply_limit_bytes)
+                try:
+                    (name,) = await connection.call(
+                        BUS_NAME, BUS_PATH, BUS_NAME, "Hello", timeout_seconds=timeout_seconds
+                    )
+                    connection.unique_name = str(name)
+                except BaseException:
+                    connection._transport.lose("the bus did not greet us")
+                    raise
+                return connection
+        except TimeoutError:
+            raise BusError(f"the D-Bus at {address} did not answer within {timeout_seconds:g} s") from None
+
+    @property
+    def library(self) -> str:
+        """The D-Bus library that marshals here, such as "dbus-next 0.2.3"."""
+        return library.description()
+
+    @property
+    def dropped(self) -> int:
+        """How many messages the bus did not take since it last took all."""
+        return self._transport.dropped
+
+    async def call(
+        self,
+        destination: str,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str = "",
+        body: Sequence[object] = (),
+        *,
+        timeout_seconds: float = 10.0,
+    ) -> tuple[object, ...]:
+        """The body of the answer, in plain Python.
+
+        Never starts a service. Raises BusError: with `name` where the other side (or the bus) answered with an error,
+        when no answer came in time, when the connection is lost.
+        """
+        return await self._call(destination, path, interface, member, signature, body, timeout_seconds, None)
+
+    def set_handler(self, handler: Callable[[MethodCall], None]) -> None:
+        """`handler` is called for each method call to us, and answers with `reply` or `error`, now or later."""
+        self._handler = handler
+
+    def reply(self, call: MethodCall, signature: str = "", body: Sequence[object] = ()) -> None:
+        """Answers a call; does nothing where no answer is wanted. TypeError when `body` does not fit `signature`."""
+        if not call.wants_reply or not self._transport.is_open:
+            return
+        data = library.marshal(
+            MessageKind.METHOD_RETURN,
+            self._pending.next_serial(),
+            flags=NO_REPLY_EXPECTED,
+            destination=call.sender,
+            reply_serial=call.serial,
+            signature=signature,
+            body=body_of(signature, body),
+        )
+        if len(data) > PEER_BYTES:
+            self.error(
+                call, ERROR_PREFIX + "LimitsExceeded", f"the answer has {len(data)} bytes; ask for less"
+            )
+            return
+        self._transport.send(Rank.REPLY, call.sender, data)
+
+    def error(self, call: MethodCall, name: str, message: str) -> None:
+        """Answers a call with the D-Bus error `name`; does nothing where no answer is wanted."""
+        if call.wants_reply:
+            self._send_error(call.sender, call.serial, name, message)
+
+    def emit(
+        self,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str = "",
+        body: Sequence[object] = (),
+        *,
+        destination: str | None = None,
+    ) -> None:
+        """Sends a signal, to all or to one peer. Never raises for the state of the bus; TypeError as `reply`."""
+        data = library.marshal(
+            MessageKind.SIGNAL,
+            self._pending.next_serial(),
+            flags=NO_REPLY_EXPECTED,
+            destination=destination,
+            path=path,
+            interface=interface,
+            member=member,
+            signature=signature,
+            body=body_of(signature, body),
+        )
+        self._transport.send(Rank.SIGNAL, destination or "", data)
+
+    async def subscribe(self, match: SignalMatch, callback: SignalCallback) -> None:
+        """`callback(path, body)` for each such signal from whoever owns `match.sender` at that moment. Raises BusError."""
+        name = match.sender
+        if name != BUS_NAME and not name.startswith(":") and name not in self._tracked_names:
+            self._tracked_names.add(name)
+            await self._call_bus("AddMatch", owner_change_match(name))
+            try:
+                await self._call(
+                    BUS_NAME, BUS_PATH, BUS_NAME, "GetNameOwner", "s", (name,), 10.0,
+                    lambda body: self._signals.owner_is(name, str(body[0])),
+                )  # fmt: skip
+            except BusError as error:
+                if error.name != ERROR_PREFIX + "NameHasNoOwner":
+                    raise
+        self._signals.add(match, callback)
+        await self._call_bus("AddMatch", match.rule)
+
+    async def request_name(self, name: str) -> None:
+        """Owns the well-known `name`. Raises BusError when another does, or the policy of the bus forbids it."""
+        (answer,) = await self.call(BUS_NAME, BUS_PATH, BUS_NAME, "RequestName", "su", (name, DO_NOT_QUEUE))
+        if answer not in (1, 4):
+            raise BusError(f"the bus name {name} is owned by another process; is the daemon running already?")
+
+    async def credentials(self, unique_name: str) -> PeerCredentials:
+        """Who this peer is. Unique names are never used twice, so the answer is kept. BusError when it is gone."""
+        known = self._credentials.get(unique_name)
+        if known is None:
+            (answer,) = await self._call_bus("GetConnectionCredentials", unique_name)
+            uid = answer.get("UnixUserID") if isinstance(answer, dict) else None
+            pid = answer.get("ProcessID") if isinstance(answer, dict) else None
+            if not isinstance(uid, int):
+                raise BusError(f"the bus does not know the user of {unique_name}")
+            known = PeerCredentials(uid=uid, pid=pid if isinstance(pid, int) else None)
+            self._credentials[unique_name] = known
+            if len(self._credentials) > _MOST_CACHED_CREDENTIALS:
+                self._credentials.popitem(last=False)
+        return known
+
+    async def disconnected(self) -> str:
+        """Waits until the connection is lost or closed; gives the reason."""
+        await self._lost.wait()
+        return self._reason
+
+    async def close(self) -> None:
+        """Writes what waits, for at most a second, and ends the connection."""
+        try:
+            async with asyncio.timeout(1):
+                await self._transport.drain()
+        except TimeoutError:
+            _log.warning("closing the bus connection with %d bytes unsent", self._transport.waiting_bytes)
+        self._transport.lose("closed")
+
+    async def _call_bus(self, member: str, argument: str) -> tuple[object, ...]:
+        return await self.call(BUS_NAME, BUS_PATH, BUS_NAME, member, "s", (argument,))
+
+    async def _call(
+        self,
+        destination: str,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str,
+        body: Sequence[object],
+        timeout_seconds: float,
+        on_answer: Callable[[tuple[object, ...]], None] | None,
+    ) -> tuple[object, ...]:
+        serial = self._pending.next_serial()
+        data = library.marshal(
+            MessageKind.METHOD_CALL,
+            serial,
+            flags=NO_AUTO_START,
+            destination=destination,
+            path=path,
+            interface=interface,
+            member=member,
+            signature=signature,
+            body=body_of(signature, body),
+        )
+        call = self._pending.open(serial, destination, on_answer)
+        try:
+            if not self._transport.send(Rank.CALL, destination, data):
+                raise BusError(
+                    f"the bus connection was lost: {self._reason}"
+                    if self._reason
+                    else "the bus takes no more calls"
+                )
+            async with asyncio.timeout(timeout_seconds):
+                answer = await call.answer
+        except TimeoutError:
+            raise BusError(
+                f"no answer from {destination} to {member} within {timeout_seconds:g} s",
+                ERROR_PREFIX + "NoReply",
+            ) from None
+        finally:
+            self._pending.close(call)
+        if isinstance(answer, BusError):
+            raise answer
+        return answer
+
+    def _send_error(self, destination: str | None, serial: int, name: str, message: str) -> None:
+        data = library.marshal(
+            MessageKind.ERROR,
+            self._pending.next_serial(),
+            flags=NO_REPLY_EXPECTED,
+            destination=destination,
+            reply_serial=serial,
+            error_name=name,
+            signature="s",
+            body=[clean_text(message)],
+        )
+        self._transport.send(Rank.REPLY, destination or "", data)
+
+    def _limit_for(self, header: Header) -> int:
+        if header.kind in (MessageKind.METHOD_RETURN, MessageKind.ERROR) and self._pending.find(header):
+            return self._reply_limit_bytes
+        return MESSAGE_LIMIT_BYTES
+
+    def _on_message(self, message: Frame | Discarded) -> None:
+        if isinstance(message, Discarded):
+            self._on_discarded(message)
+            return
+        match message.header.kind:
+            case MessageKind.METHOD_CALL:
+                self._on_method_call(message)
+            case MessageKind.METHOD_RETURN | MessageKind.ERROR:
+                self._on_answer(message)
+            case MessageKind.SIGNAL:
+                self._on_signal(message)
+            case _:
+                pass  # the specification: "Unknown types must be ignored"
+
+    def _on_discarded(self, message: Discarded) -> None:
+        header = message.header
+        if header is None:
+            return
+        if header.kind == MessageKind.METHOD_CALL:
+            refusal = self._gate.refuse_discarded(header, message.total_bytes, time.monotonic())
+            if refusal is not None:
+                self._send_error(refusal.sender, refusal.serial, refusal.name, refusal.text)
+        elif (call := self._pending.find(header)) is not None:
+            text = f"the answer has {message.total_bytes} bytes, which is too large"
+            settle(call, BusError(text, ERROR_PREFIX + "LimitsExceeded"))
+
+    def _on_method_call(self, frame: Frame) -> None:
+        match self._gate.admit(frame, time.monotonic()):
+            case Refusal() as refusal:
+                self._send_error(refusal.sender, refusal.serial, refusal.name, refusal.text)
+            case MethodCall() as call:
+                self._serve(call)
+            case None:
+                pass
+
+    def _serve(self, call: MethodCall) -> None:
+        if self._handler is None:
+            self.error(call, ERROR_PREFIX + "UnknownMethod", "this connection serves nothing")
+            return
+        try:
+            self._handler(call)
+        except Exception:  # noqa: BLE001  a fault in a handler must not end the connection; it is logged
+            self._log_fault(f"method {call.member}")
+            self.error(call, _FAILED, "gpuwhyd made a mistake; its journal has the details")
+
+    def _on_answer(self, frame: Frame) -> None:
+        call = self._pending.find(frame.header)
+        if call is None:
+            return
+        try:
+            body = tuple(plain(value) for value in library.unmarshal_body(frame.header, frame.body))
+        except library.MarshalError as error:
+            settle(call, BusError(f"{call.destination} sent an unreadable answer: {error}"))
+            return
+        if frame.header.kind == MessageKind.ERROR:
+            text = body[0] if body and isinstance(body[0], str) else str(frame.header.error_name)
+            settle(call, BusError(clean_text(text), frame.header.error_name))
+            return
+        if call.on_answer is not None:
+            call.on_answer(body)
+        settle(call, body)
+
+    def _on_signal(self, frame: Frame) -> None:
+        header = frame.header
+        owner_change = is_owner_change(header)
+        callbacks = self._signals.callbacks(header)
+        if not (callbacks or owner_change) or len(header.signature) > LONGEST_SIGNATURE:
+            return
+        try:
+            body = tuple(plain(value) for value in library.unmarshal_body(header, frame.body))
+        except library.MarshalError:
+            _log.warning("unreadable signal %s.%s from %s", header.interface, header.member, header.sender)
+            return
+        if owner_change and body[0] in self._tracked_names:
+            self._signals.owner_is(str(body[0]), str(body[2]))
+        for callback in callbacks:
+            try:
+                callback(header.path or "", body)
+            except Exception:  # noqa: BLE001  a fault in a handler must not end the connection; it is logged
+                self._log_fault(f"signal {header.member}")
+
+    def _log_fault(self, where: str) -> None:
+        """In an except block. A fault of ours that anyone can provoke must not become a flood of the journal."""
+        if self._fault_lines.take(time.monotonic()):
+            _log.exception("fault while handling D-Bus %s", clean_text(where, 100))
+
+    def _on_lost(self, reason: str) -> None:
+        self._reason = reason
+        self._lost.set()
+        self._pending.fail_all(reason)

@@ -1,0 +1,148 @@
+"""The one place that knows which D-Bus library is there, and the few calls of it that are used.
+
+dbus-fast is taken when it is installed, else dbus-next. Both marshal and unmarshal values and nothing more: their
+connections lose the bus when its socket is full, hang when it hangs up, and unmarshal whatever anyone sends.
+`GPUWHYD_DBUS_LIBRARY` (`dbus-next` or `dbus-fast`) forces one.
+"""
+
+import functools
+import importlib
+import importlib.metadata
+import io
+import os
+import struct
+import typing
+import warnings
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from gpuwhyd.bus.header import Header, MessageKind
+
+_MODULES = {"dbus-fast": "dbus_fast", "dbus-next": "dbus_next"}
+
+# The cache of parsed signatures grows with every new one a peer sends: 46 KiB for one of 250 characters in both
+# libraries (measured). A bus service meets some dozens in its life.
+_MOST_CACHED_SIGNATURES = 128
+
+
+def _load() -> tuple[str, ModuleType, ModuleType, ModuleType, ModuleType]:
+    forced = os.environ.get("GPUWHYD_DBUS_LIBRARY")
+    if forced is not None and forced not in _MODULES:
+        raise ImportError(f"GPUWHYD_DBUS_LIBRARY={forced}: write dbus-next or dbus-fast")
+    if not hasattr(typing, "no_type_check_decorator"):
+        # Python 3.15 has removed it; dbus-next 0.2.3 imports it to mark decorators that are not used here.
+        typing.no_type_check_decorator = lambda decorator: decorator
+    reasons = []
+    for distribution in (forced,) if forced else _MODULES:
+        module = _MODULES[distribution]
+        try:
+            with warnings.catch_warnings():
+                # dbus-next's own use of what Python 3.13 deprecates; nothing a user of gpuwhyd could mend.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                return (
+                    distribution,
+                    importlib.import_module(f"{module}.constants"),
+                    importlib.import_module(f"{module}.message"),
+                    importlib.import_module(f"{module}.signature"),
+                    importlib.import_module(f"{module}._private.unmarshaller"),
+                )
+        except ImportError as error:
+            reasons.append(f"{distribution}: {error}")
+    raise ImportError(f"no D-Bus library; install dbus-next ({'; '.join(reasons)})")
+
+
+_DISTRIBUTION, _constants, _message, _signature, _unmarshaller = _load()
+
+Variant: Any = _signature.Variant
+SignatureTree: Any = _signature.SignatureTree
+
+
+class MarshalError(ValueError):
+    """These bytes are not what their signature says."""
+
+
+@functools.cache
+def description() -> str:
+    """The library and its version, such as "dbus-next 0.2.3"."""
+    return f"{_DISTRIBUTION} {importlib.metadata.version(_DISTRIBUTION)}"
+
+
+def marshal(
+    kind: MessageKind,
+    serial: int,
+    *,
+    flags: int = 0,
+    destination: str | None = None,
+    path: str | None = None,
+    interface: str | None = None,
+    member: str | None = None,
+    error_name: str | None = None,
+    reply_serial: int | None = None,
+    signature: str = "",
+    body: Sequence[object] = (),
+) -> bytes:
+    """The bytes of one message. `body` holds the library's values (see codec). TypeError for what cannot be sent."""
+    try:
+        message = _message.Message(
+            message_type=_constants.MessageType(int(kind)),
+            flags=_constants.MessageFlag(flags),
+            serial=serial,
+            destination=destination,
+            path=path,
+            interface=interface,
+            member=member,
+            error_name=error_name,
+            reply_serial=reply_serial,
+            signature=signature,
+            body=list(body),
+        )
+        return bytes(message._marshall(False))  # noqa: SLF001  both libraries offer marshalling only under this name
+    except Exception as error:
+        raise TypeError(
+            f"cannot send {interface or error_name}.{member or ''}({signature}): {error!r}"
+        ) from error
+
+
+def unmarshal_body(header: Header, body: bytes) -> list[Any]:
+    """The values of a message's body, as the library gives them. MarshalError when they do not fit the signature.
+
+    The library is shown a message of the plainest kind around this body, so that nothing else in the header (fields,
+    flags and types it does not know) can upset it. Bodies begin at a multiple of 8, so alignment is the same.
+    """
+    if not header.signature:
+        return []
+    order = "<" if header.little_endian else ">"
+    signature = header.signature.encode()
+    fields = struct.pack(order + "B3sI", 5, b"\x01u\0", 1)
+    fields += struct.pack(order + f"B3sB{len(signature)}sB", 8, b"\x01g\0", len(signature), signature, 0)
+    endian = ord("l") if header.little_endian else ord("B")
+    prefix = struct.pack(
+        order + "BBBBIII", endian, MessageKind.METHOD_RETURN, 0, 1, len(body), 1, len(fields)
+    )
+    padding = bytes(-len(fields) & 7)
+    try:
+        message = _unmarshaller.Unmarshaller(io.BytesIO(prefix + fields + padding + body)).unmarshall()
+    except Exception as error:  # the libraries raise anything from IndexError to RecursionError
+        raise MarshalError(f"body does not fit signature '{header.signature}': {error!r}") from error
+    finally:
+        _bound_signature_cache()
+    if message is None or len(message.body) != len(message.signature_tree.types):
+        raise MarshalError(f"body ends before signature '{header.signature}' does")
+    return list(message.body)
+
+
+def cached_signatures() -> int:
+    """How many parsed signatures the library keeps now."""
+    if _DISTRIBUTION == "dbus-next":
+        return len(SignatureTree._cache)  # noqa: SLF001  the library offers no other way to see or bound it
+    return int(_signature.get_signature_tree.cache_info().currsize)
+
+
+def _bound_signature_cache() -> None:
+    if cached_signatures() <= _MOST_CACHED_SIGNATURES:
+        return
+    if _DISTRIBUTION == "dbus-next":
+        SignatureTree._cache.clear()  # noqa: SLF001  as above
+    else:
+        _signature.get_signature_tree.cache_clear()

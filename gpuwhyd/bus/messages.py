@@ -1,0 +1,50 @@
+"""What crosses the bus connection, in plain Python."""
+
+from dataclasses import dataclass
+
+ERROR_PREFIX = "org.freedesktop.DBus.Error."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodCall:
+    """Somebody calls us. `sender` is the unique name, which only the bus can give; `body` holds plain values."""
+
+    sender: str
+    path: str
+    interface: str | None
+    member: str
+    signature: str
+    body: tuple[object, ...]
+    serial: int
+    wants_reply: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalMatch:
+    """Signals to hear. `sender` is a well-known or unique name; `path` None means any."""
+
+    interface: str
+    member: str
+    path: str | None
+    sender: str
+
+    @property
+    def rule(self) -> str:
+        """As AddMatch wants it."""
+        parts = [
+            "type='signal'",
+            f"sender='{self.sender}'",
+            f"interface='{self.interface}'",
+            f"member='{self.member}'",
+        ]
+        if self.path is not None:
+            parts.append(f"path='{self.path}'")
+        return ",".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerCredentials:
+    """Who a peer is, as the kernel told the bus. `pid` is None where the bus does not know it."""
+
+    uid: int
+    pid: int | None

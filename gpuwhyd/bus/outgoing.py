@@ -1,0 +1,118 @@
+"""What waits to be written to the bus: bounded, per connection and per peer.
+
+The bus daemon takes what we write and keeps it for slow readers, so this queue is empty nearly always. It fills when the
+bus stops reading. Then broadcasts go first (whoever missed one asks again), then answers to the peer that has most of
+them waiting; nothing waits without bound, and no peer's appetite costs another its answer.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum
+
+CONNECTION_BYTES = 8 << 20
+PEER_BYTES = 4 << 20
+BROADCAST_BYTES = 2 << 20
+
+
+class Rank(Enum):
+    """What a message is worth when not all can be kept."""
+
+    CALL = "call"  # ours: somebody here waits for the answer
+    REPLY = "reply"
+    SIGNAL = "signal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Waiting:
+    rank: Rank
+    peer: str
+    data: bytes
+
+
+class Outgoing:
+    """First in, first out. The message at the head may be partly written and is never dropped."""
+
+    def __init__(self) -> None:
+        self._queue: dict[int, _Waiting] = {}
+        self._next_key = 0
+        self._written_bytes = 0
+        self._peer_bytes: Counter[tuple[Rank, str]] = Counter()
+        self.waiting_bytes = 0
+        self.dropped = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    def add(self, rank: Rank, peer: str, data: bytes) -> bool:
+        """Puts a message at the end. False, and counted in `dropped`, when it is too much."""
+        limit = BROADCAST_BYTES if rank is Rank.SIGNAL and not peer else PEER_BYTES
+        fits = self._peer_bytes[rank, peer] + len(data) <= limit and self._make_room(rank, peer, len(data))
+        if not fits:
+            self.dropped += 1
+            self._tidy(rank, peer)
+            return False
+        self._queue[self._next_key] = _Waiting(rank=rank, peer=peer, data=data)
+        self._next_key += 1
+        self._peer_bytes[rank, peer] += len(data)
+        self.waiting_bytes += len(data)
+        return True
+
+    def head(self) -> memoryview:
+        """What is to be written next; empty when nothing waits."""
+        for waiting in self._queue.values():
+            return memoryview(waiting.data)[self._written_bytes :]
+        return memoryview(b"")
+
+    def written(self, count: int) -> None:
+        """`count` bytes of the head were written."""
+        key, waiting = next(iter(self._queue.items()))
+        self._written_bytes += count
+        if self._written_bytes >= len(waiting.data):
+            self._remove(key)
+            self._written_bytes = 0
+
+    def clear(self) -> None:
+        self._queue.clear()
+        self._peer_bytes.clear()
+        self.waiting_bytes = 0
+        self._written_bytes = 0
+
+    def _make_room(self, rank: Rank, peer: str, length: int) -> bool:
+        if self.waiting_bytes + length <= CONNECTION_BYTES:
+            return True
+        if rank is Rank.SIGNAL:
+            return False
+        self._drop(Rank.SIGNAL, None, length)
+        while self.waiting_bytes + length > CONNECTION_BYTES:
+            replies = {name: size for (kind, name), size in self._peer_bytes.items() if kind is Rank.REPLY}
+            greediest = max(replies, key=replies.__getitem__, default=None)
+            if greediest is None or (
+                rank is Rank.REPLY and replies[greediest] <= self._peer_bytes[rank, peer] + length
+            ):
+                return False
+            if not self._drop(Rank.REPLY, greediest, length):
+                return False
+        return True
+
+    def _drop(self, rank: Rank, peer: str | None, length: int) -> int:
+        """Drops the oldest of `rank` (to `peer`) until `length` fits; gives how many it dropped."""
+        dropped = 0
+        for key in list(self._queue)[1 if self._written_bytes else 0 :]:
+            if self.waiting_bytes + length <= CONNECTION_BYTES:
+                break
+            waiting = self._queue[key]
+            if waiting.rank is rank and peer in (None, waiting.peer):
+                self._remove(key)
+                dropped += 1
+        self.dropped += dropped
+        return dropped
+
+    def _remove(self, key: int) -> None:
+        waiting = self._queue.pop(key)
+        self.waiting_bytes -= len(waiting.data)
+        self._peer_bytes[waiting.rank, waiting.peer] -= len(waiting.data)
+        self._tidy(waiting.rank, waiting.peer)
+
+    def _tidy(self, rank: Rank, peer: str) -> None:
+        if self._peer_bytes[rank, peer] <= 0:
+            del self._peer_bytes[rank, peer]

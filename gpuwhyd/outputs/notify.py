@@ -1,0 +1,103 @@
+"""Tells systemd how the daemon is, as sd_notify(3): ready, the headline for `systemctl status`, and that it lives."""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+
+from gpuwhyd.engine.sentences import redacted_headline
+from gpuwhyd.model import Report
+
+log = logging.getLogger(__name__)
+
+STATUS_LIMIT = 1024
+"""Characters; systemctl shows one line of it."""
+
+
+def _monotonic_usec() -> int:
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+
+
+class NotifyOutput:
+    """Silent where nobody asked (no NOTIFY_SOCKET). Never waits: what the socket does not take now goes with a later report.
+
+    The watchdog is fed by reports only, so that it starves when sampling stops.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str | None,
+        watchdog: bool = False,
+        monotonic_usec: Callable[[], int] = _monotonic_usec,
+    ) -> None:
+        """`address`: what NOTIFY_SOCKET holds, a path or `@` and an abstract name."""
+        self._address = _socket_name(address)
+        self._watchdog = watchdog
+        self._monotonic_usec = monotonic_usec
+        self._ready = False
+        self._status = ""
+        self._failing = False
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "NotifyOutput":
+        """NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID as systemd sets them: sd_watchdog_enabled(3)."""
+        meant = environment.get("WATCHDOG_PID") in (None, "", str(os.getpid()))
+        asked = environment.get("WATCHDOG_USEC", "").isdecimal()
+        return cls(address=environment.get("NOTIFY_SOCKET"), watchdog=meant and asked)
+
+    async def publish(self, report: Report) -> None:
+        lines = []
+        status = " ".join(redacted_headline(report).split())[:STATUS_LIMIT]
+        if not self._ready:
+            lines.append("READY=1")
+        if status != self._status:
+            lines.append(f"STATUS={status}")
+        if self._watchdog:
+            lines.append("WATCHDOG=1")
+        if lines and self._send(lines):
+            self._ready = True
+            self._status = status
+
+    async def close(self) -> None:
+        self.stopping()
+
+    def reloading(self) -> None:
+        self._send(["RELOADING=1", f"MONOTONIC_USEC={self._monotonic_usec()}"])
+
+    def reloaded(self) -> None:
+        self._send(["READY=1"])
+
+    def stopping(self) -> None:
+        self._send(["STOPPING=1"])
+
+    def _send(self, lines: list[str]) -> bool:
+        if self._address is None:
+            return True
+        message = "\n".join(lines).encode("utf-8", "replace")
+        with socket.socket(
+            socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        ) as sender:
+            try:
+                sender.sendto(message, self._address)
+            except OSError as error:
+                if not self._failing:
+                    log.warning(
+                        "systemd does not take notifications at %s: %s", self._address, error.strerror
+                    )
+                self._failing = True
+                return False
+        self._failing = False
+        return True
+
+
+def _socket_name(address: str | None) -> str | None:
+    if not address:
+        return None
+    if address.startswith("@"):
+        return "\0" + address[1:]
+    if address.startswith("/"):
+        return address
+    log.warning("NOTIFY_SOCKET=%s is neither a path nor an abstract name; systemd is not notified", address)
+    return None

@@ -1,0 +1,157 @@
+"""`gpuwhy doctor`: whether gpuwhyd can do its work here, and what to do where it cannot."""
+
+from collections.abc import Sequence
+from typing import cast
+
+from gpuwhyd import __version__
+from gpuwhyd.client.answer import Answer, Options
+from gpuwhyd.client.ask import Daemon, Plain
+from gpuwhyd.client.gpus import chosen_gpus, gpus_of
+from gpuwhyd.client.quantities import UNKNOWN, number, size, span
+from gpuwhyd.client.terminal import Terminal, printable, wrap
+
+_INDENT = " " * 13
+_LATE_FACTOR, _LATE_SECONDS = 5, 30
+"""A last sample older than so many intervals, and so many seconds, is a daemon that hangs."""
+_STATE_STYLES = {"ready": ("green",), "failing": ("bold", "red"), "waiting": ("yellow",)}
+
+
+async def answer(daemon: Daemon, options: Options) -> Answer:
+    from gpuwhyd.client import json_form  # noqa: PLC0415 - the other commands do not pay for loading the model
+
+    health = await daemon.health()
+    summary = await daemon.summary()
+    metrics = await daemon.metrics()
+    if options.gpu is not None:
+        wanted = chosen_gpus(summary, options.gpu)[0]["gpu"]
+        metrics = [one for one in metrics if one.get("gpu") == wanted]
+    problems = problems_of(health, [json_form.metrics(one) for one in metrics])
+    if options.as_json:
+        document = {
+            "client_version": __version__,
+            "bus": options.bus,
+            "problems": problems,
+            "health": json_form.health(health),
+            "gpus": [json_form.metrics(one) for one in metrics],
+        }
+        return Answer(document=document, healthy=not problems)
+    numbers = {gpu.get("gpu"): cast("int", gpu["number"]) for gpu in gpus_of(summary)}
+    gpus = [json_form.metrics(one) | {"number": numbers.get(one.get("gpu"))} for one in metrics]
+    return Answer(
+        lines=tuple(doctor_lines(health, gpus, options.bus, options.terminal)), healthy=not problems
+    )
+
+
+def problems_of(health: Plain, gpus: Sequence[Plain]) -> list[str]:
+    """What keeps gpuwhyd from giving answers, one line each with what to do; empty when all is well.
+
+    A backend that waits or is absent is no problem while another one is ready or rests.
+    """
+    backends = cast("Sequence[Plain]", health.get("backends") or ())
+    found = [
+        f"{backend.get('name')} fails: {backend.get('message') or 'no reason given'}"
+        for backend in backends
+        if backend.get("state") == "failing"
+    ]
+    if not any(backend.get("state") in {"ready", "asleep"} for backend in backends):
+        hints = [
+            f"{backend.get('name')}: {backend['message']}" for backend in backends if backend.get("message")
+        ]
+        found.append("No way to read a GPU works here. " + ("; ".join(hints) or "Is a driver installed?"))
+    elif not gpus:
+        found.append(
+            "No GPU found, although a driver answers. Is the card there? lspci -d ::0300 and lspci -d ::0302"
+        )
+    for gpu in gpus:
+        if gpu.get("state") == "lost":
+            name = cast("Plain", gpu.get("identity") or {}).get("name") or gpu.get("gpu")
+            found.append(
+                f"{name} is lost: it fell off the bus or needs a reset. See: journalctl -k -g 'NVRM|Xid'"
+            )
+    age, interval = (
+        number(health.get("last_sample_seconds_ago")),
+        number(health.get("sample_interval_seconds")),
+    )
+    if age is not None and age > max(_LATE_SECONDS, _LATE_FACTOR * (interval or 0.0)):
+        found.append(f"No sample for {span(age)}: a driver call may hang. See: journalctl -u gpuwhyd")
+    journal = cast("Plain", health.get("journal") or {})
+    if journal.get("state") in {"failing", "waiting"}:
+        found.append(
+            f"The journal takes no events, {journal.get('queued', 0)} wait. See: systemctl status systemd-journald"
+        )
+    if number(journal.get("dropped")):
+        found.append(f"{journal['dropped']} events were lost, because the journal was away for too long")
+    version = health.get("version")
+    if version is not None and version != __version__:
+        found.append(
+            f"gpuwhyd is {version}, gpuwhy is {__version__}. After an update: systemctl restart gpuwhyd"
+        )
+    return found
+
+
+def doctor_lines(health: Plain, gpus: Sequence[Plain], bus: str, terminal: Terminal) -> list[str]:
+    """`gpus` as json_form.metrics gives them."""
+    problems = cast("list[str]", printable(problems_of(health, gpus)))
+    health, gpus = cast("tuple[Plain, list[Plain]]", printable((health, gpus)))
+    lines: list[str] = []
+
+    def tell(title: str, text: str, *styles: str) -> None:
+        first, *rest = wrap(f"{title:<{len(_INDENT)}}{text}", terminal.columns, _INDENT)
+        lines.extend([first.replace(text, terminal.paint(text, *styles), 1) if styles else first, *rest])
+
+    head = (
+        "Nothing is wrong." if not problems else f"{len(problems)} problem{'s' if len(problems) > 1 else ''}:"
+    )
+    lines.append(terminal.paint(head, "bold", "red" if problems else "green"))
+    for problem in problems:
+        lines += wrap(f"  - {problem}", terminal.columns, "    ")
+    lines.append("")
+    tell(
+        "Daemon",
+        f"{health.get('version', UNKNOWN)}, up {span(health.get('uptime_seconds'))}, on the {_bus_words(bus)}",
+    )
+    age = health.get("last_sample_seconds_ago")
+    interval = number(health.get("sample_interval_seconds"))
+    every = f", every {interval:g} s" if interval is not None else ""
+    last = f", the last {span(age)} ago" if age is not None else ""
+    tell("Samples", f"{health.get('samples', UNKNOWN)}{last}{every}")
+    for place, backend in enumerate(cast("Sequence[Plain]", health.get("backends") or ())):
+        state, message = str(backend.get("state") or "unknown"), str(backend.get("message") or "")
+        text = f"{backend.get('name')}: {state}" + (f". {message}" if message else "")
+        tell("" if place else "Backends", text, *_STATE_STYLES.get(state, ("dim",)))
+    for place, gpu in enumerate(gpus):
+        tell("" if place else "GPUs", _gpu_words(gpu))
+    journal = cast("Plain", health.get("journal") or {})
+    counts = f"{journal.get('queued', 0)} events waiting, {journal.get('dropped', 0)} lost"
+    tell("Journal", f"{journal.get('state', UNKNOWN)}, {counts}")
+    tell("State", str(health.get("state_file") or "not kept"))
+    tell("Settings", str(health.get("config_file") or "the defaults, no file"))
+    used = (
+        f"{size(health.get('memory_bytes'))} of memory",
+        f"{span(health.get('cpu_seconds'))} of CPU time",
+        f"{health.get('threads', UNKNOWN)} threads",
+    )
+    tell("Costs", ", ".join(used))
+    tell("Built on", f"Python {health.get('python', UNKNOWN)}, {health.get('bus_library', UNKNOWN)}")
+    if health.get("processes_hidden"):
+        tell("Notes", "/proc is mounted with hidepid: only root is told the names of other users' programs")
+    for note in cast("Sequence[object]", health.get("notes") or ()):
+        tell("Notes", str(note))
+    return lines
+
+
+def _gpu_words(gpu: Plain) -> str:
+    identity = cast("Plain", gpu.get("identity") or {})
+    place = "" if gpu.get("number") is None else f"{gpu['number']} "
+    known = [str(identity[key]) for key in ("id", "driver") if identity.get(key)]
+    head = f"{place}{identity.get('name') or gpu.get('gpu')} ({', '.join([*known, str(gpu.get('state'))])})"
+    if gpu.get("state") == "asleep":
+        return f"{head}. It is not woken to be read."
+    missing = [
+        name for name in cast("Sequence[str]", gpu.get("missing") or ()) if name not in {"gpu", "identity"}
+    ]
+    return f"{head}. " + (f"Does not offer {', '.join(missing)}." if missing else "Offers every reading.")
+
+
+def _bus_words(bus: str) -> str:
+    return f"{bus} bus" if bus in {"system", "session"} else f"bus {bus}"

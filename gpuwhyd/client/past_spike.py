@@ -1,0 +1,73 @@
+"""`gpuwhy SPIKE_ID`: why the fan ran then."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import cast
+
+from gpuwhyd.client.answer import Answer, Options
+from gpuwhyd.client.ask import AskError, Daemon, Plain
+from gpuwhyd.client.happenings import event_message, event_style, event_title, most_telling, spike_duration
+from gpuwhyd.client.history import MOST_EVENTS
+from gpuwhyd.client.quantities import UNKNOWN, celsius, clock, clock_and_date, percent, rpm, span
+from gpuwhyd.client.terminal import Terminal, printable, wrap
+from gpuwhyd.client.why import evidence_words, suspect_lines
+
+_ENDINGS = {
+    "rest": "the fan is back at rest",
+    "new-rest": "this is the fan's new rest level",
+    "removed": "the GPU was removed",
+    "reboot": "the machine was started anew",
+}
+
+
+async def answer(daemon: Daemon, options: Options) -> Answer:
+    spike_id = str(options.spike_id)
+    events = await daemon.events(since_usec=0, maximum=MOST_EVENTS, spike_id=spike_id)
+    if not events:
+        raise AskError(
+            f"No spike {spike_id} is known, or the journal no longer has it. Those that are: gpuwhy history"
+        )
+    if options.as_json:
+        from gpuwhyd.client import json_form  # noqa: PLC0415 - only --json needs the model's field names
+
+        return Answer(document={"spike_id": spike_id, "events": [json_form.event(event) for event in events]})
+    return Answer(lines=tuple(past_spike_lines(events, options.terminal, options.now)))
+
+
+def past_spike_lines(events: Sequence[Plain], terminal: Terminal, now: datetime) -> list[str]:
+    """When, how long and how loud; who heated the card; then the events as they came."""
+    events = cast("Sequence[Plain]", printable(events))
+    telling = most_telling(events) or events[-1]
+    explanation = cast("Plain", telling.get("explanation") or {})
+    head = f"{explanation.get('gpu_label') or events[0].get('gpu_name') or 'GPU'}: {_course(events[-1])}"
+    lines = [terminal.paint(line, "bold") for line in wrap(head, terminal.columns, "  ")]
+    lines += suspect_lines(explanation, terminal) or [""]
+    evidence = evidence_words(cast("Sequence[Plain]", explanation.get("evidence") or ()), now)
+    if evidence:
+        lines += [*wrap(f"  Evidence:   {evidence}", terminal.columns, " " * 14), ""]
+    for event in events:
+        when, title = clock(event.get("wall_usec"), now), event_title(event)
+        first, *rest = wrap(f"  {when}  {title:<8} {event_message(event)}", terminal.columns, " " * 4)
+        lines += [first.replace(title, terminal.paint(title, *event_style(event)), 1), *rest]
+    return lines
+
+
+def _course(last: Plain) -> str:
+    spike = cast("Plain", last.get("spike") or {})
+    began = clock_and_date(spike.get("began_usec") or last.get("wall_usec"))
+    peaks = (
+        percent(spike.get("peak_fan_percent")),
+        rpm(spike.get("peak_fan_rpm")),
+        celsius(spike.get("peak_temperature_celsius")),
+    )
+    peak = ", ".join(text for text in peaks if text != UNKNOWN)
+    parts = [f"fan up since {began}" if last.get("event") != "spike-ended" else f"fan up at {began}"]
+    if spike.get("began_before_start"):
+        parts[0] += " or before"
+    if last.get("event") == "spike-ended":
+        lasted = last.get("duration_seconds")
+        parts[0] += f" for {span(spike_duration(spike) if lasted is None else lasted)}"
+        parts.append(_ENDINGS.get(str(spike.get("ended_by")), "it is over"))
+    else:
+        parts.append("it is not over")
+    return f"{parts[0]}{f', at most {peak}' if peak else ''}; {parts[1]}."

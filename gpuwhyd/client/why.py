@@ -1,0 +1,160 @@
+"""`gpuwhy`: why each fan runs, now."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import cast
+
+from gpuwhyd.client.answer import Answer, Options
+from gpuwhyd.client.ask import Daemon, Plain
+from gpuwhyd.client.gpus import chosen_gpus, fan_is_up, loudest_first
+from gpuwhyd.client.quantities import clock, number, share, size, span, watts
+from gpuwhyd.client.table import Column, table
+from gpuwhyd.client.terminal import Terminal, printable, wrap
+
+_SUSPECT_COLUMNS = (
+    Column(title="SUSPECT", shrinks_to=12),
+    Column(title="SHARE", right=True),
+    Column(title="POWER", right=True),
+    Column(title="STATE", shrinks_to=8),
+    Column(title="MEMORY", right=True, drop=3),
+    Column(title="USER", shrinks_to=6, drop=1),
+    Column(title="PIDS", drop=2),
+)
+_NEGLIGIBLE_SHARE = 0.005
+"""A share that would be shown as 0 %."""
+_UNIT_ENDINGS = ("_watts", "_percent", "_celsius", "_bytes", "_seconds", "_rpm", "_mhz", "_joules", "_share")
+
+
+async def answer(daemon: Daemon, options: Options) -> Answer:
+    summary = await daemon.summary()
+    gpus = loudest_first(chosen_gpus(summary, options.gpu))
+    explanations = await asyncio.gather(*(daemon.explain(str(gpu["gpu"])) for gpu in gpus))
+    if options.as_json:
+        from gpuwhyd.client import json_form  # noqa: PLC0415 - only --json needs the model's field names
+
+        document = {
+            "headline": summary.get("headline"),
+            "fan_active": summary.get("fan_active"),
+            "wall_usec": summary.get("wall_usec"),
+            "explanations": [json_form.explanation(explanation) for explanation in explanations],
+        }
+        return Answer(document=document, fan_up=fan_is_up(gpus))
+    lines: list[str] = []
+    for explanation in explanations:
+        block = explanation_lines(explanation, options.terminal, options.now)
+        # A block of several lines stands apart; GPUs that are quiet stay one line each.
+        if lines and (len(block) > 1 or lines[-1].startswith(" ")):
+            lines.append("")
+        lines += block
+    return Answer(lines=tuple(lines), fan_up=fan_is_up(gpus))
+
+
+def explanation_lines(explanation: Plain, terminal: Terminal, now: datetime) -> list[str]:
+    """The sentence first; then, unless the card is quiet, suspects, evidence and outlook."""
+    explanation = cast("Plain", printable(explanation))
+    is_quiet = explanation.get("cause") == "quiet"
+    sentence = str(
+        explanation.get("sentence") or f"{explanation.get('gpu_label', 'GPU')}: {explanation.get('cause')}"
+    )
+    lines = [
+        terminal.paint(line, *(() if is_quiet else ("bold",)))
+        for line in wrap(sentence, terminal.columns, "  ")
+    ]
+    if is_quiet:
+        return lines
+    lines += suspect_lines(explanation, terminal)
+    notes = [
+        ("Outlook", outlook_words(cast("Plain", explanation.get("outlook") or {}))),
+        ("Evidence", evidence_words(cast("Sequence[Plain]", explanation.get("evidence") or ()), now)),
+        ("Confidence", share(explanation.get("confidence"))),
+        ("Spike", str(explanation.get("spike_id") or "")),
+    ]
+    for title, words in notes:
+        if words:
+            first, *rest = wrap(f"  {title + ':':<12}{words}", terminal.columns, " " * 14)
+            lines += [first.replace(f"{title}:", terminal.paint(f"{title}:", "dim"), 1), *rest]
+    return lines
+
+
+def suspect_lines(explanation: Plain, terminal: Terminal) -> list[str]:
+    """The suspects as a table, the hottest first, and what nobody visible explains; nothing when there is neither."""
+    suspects = cast("Sequence[Plain]", explanation.get("suspects") or ())
+    rows = [_suspect_row(suspect) for suspect in suspects]
+    unattributed = number(explanation.get("unattributed_share")) or 0.0
+    if rows and unattributed > _NEGLIGIBLE_SHARE:
+        rows.append(("nobody visible", share(unattributed), "", "", "", "", ""))
+    if not rows:
+        return []
+
+    def style(row: int) -> tuple[str, ...]:
+        if row >= len(suspects) or not suspects[row].get("alive", True):
+            return ("dim",)
+        return ("yellow",) if row == 0 else ()
+
+    return ["", *table(_SUSPECT_COLUMNS, rows, terminal, indent="  ", row_style=style), ""]
+
+
+def _suspect_row(suspect: Plain) -> tuple[str, ...]:
+    program = cast("Plain", suspect.get("program") or {})
+    pids = [str(pid) for pid in cast("Sequence[object]", suspect.get("pids") or ())]
+    return (
+        suspect_name(suspect),
+        share(suspect.get("share")),
+        watts(suspect.get("power_watts")),
+        state_words(suspect),
+        size(suspect.get("memory_used_bytes")),
+        str(program.get("user") or ""),
+        " ".join(pids[:3]) + (f" +{len(pids) - 3}" if len(pids) > 3 else ""),
+    )
+
+
+def suspect_name(suspect: Plain) -> str:
+    """The program's name; under hidepid an ordinary user gets none."""
+    program = cast("Plain", suspect.get("program") or {})
+    return str(program.get("name") or "(another user's)")
+
+
+def state_words(suspect: Plain) -> str:
+    """`working`, `idle for 20 s`, `exited 2 min ago`."""
+    stopped = number(suspect.get("stopped_seconds_ago"))
+    if not suspect.get("alive", True):
+        return "exited" if stopped is None else f"exited {span(stopped)} ago"
+    return "working" if stopped is None else f"idle for {span(stopped)}"
+
+
+def outlook_words(outlook: Plain) -> str:
+    """What happens next; empty when nobody can tell."""
+    words = {
+        "rising": "still getting hotter",
+        "steady": "stays like this while the load does",
+        "falling": "cooling down",
+    }.get(str(outlook.get("trend")), "")
+    quiet_in = number(outlook.get("quiet_in_seconds"))
+    if quiet_in is None:
+        return words
+    return (f"{words}, " if words else "") + f"quiet in about {span(quiet_in)}"
+
+
+def evidence_words(evidence: Sequence[Plain], now: datetime) -> str:
+    """What was measured: `power 212 W since 12:04:10; fan 57 %`."""
+    return "; ".join(_one_evidence(one, now) for one in evidence)
+
+
+def _one_evidence(one: Plain, now: datetime) -> str:
+    quantity = str(one.get("quantity", ""))
+    value, unit = one.get("value"), str(one.get("unit") or "")
+    known = number(value)
+    if known is not None and (unit in {"B", "bytes"} or quantity.endswith("_bytes")):
+        shown = size(known)
+    elif known is not None:
+        shown = f"{known:.4g} {unit}".rstrip() if abs(known) < 1000 else f"{known:.0f} {unit}".rstrip()
+    else:
+        shown = f"{value} {unit}".rstrip()
+    if unit:
+        for ending in _UNIT_ENDINGS:
+            quantity = quantity.removesuffix(ending)
+    since = one.get("since_usec")
+    return f"{quantity.replace('_', ' ')} {shown}" + (
+        f" since {clock(since, now)}" if since is not None else ""
+    )

@@ -247,7 +247,7 @@ class Suspect:
     process_name: str | None = None
     """Its busiest process, where the program is more than a bare process."""
     power_watts: float | None = None
-    """Its part of the card's excess power, averaged over the time of the explanation."""
+    """Its part of the card's power above idle, averaged over about half a minute."""
     pids: tuple[int, ...] = ()
     alive: bool = True
     stopped_seconds_ago: float | None = None

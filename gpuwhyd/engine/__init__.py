@@ -1,1 +1,6 @@
-"""Snapshot -> events and explanations. Pure: time arrives in the snapshot, nothing is read or written."""
+"""Snapshot -> events and explanations. Pure: time arrives in the snapshot, nothing is read or written.
+
+Read it in this order: `settings`, `fan_level` (how loud against rest), `phases` and `spikes` (when a spike opens and
+ends), `idle_floor`, `ledger` and `heat` (who put how much heat there), `causes` (what the answer is), `sentences`
+(how it is said), `rules` (alerts), `card` (all of one card), `engine` (all cards).
+"""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from gpuwhyd.model import Cause, Explanation, Program, ProgramKind, Report, Suspect
 
 _HIDDEN = Program(kind=ProgramKind.PROCESS, key="hidden", name="a program")
+SOON_SECONDS = 10.0
 _PRIVATE_EVIDENCE = frozenset({"last_spike_program"})
 
 
@@ -31,6 +32,9 @@ def evidence_of(explanation: Explanation, quantity: str) -> float | str | None:
 
 def compose(explanation: Explanation) -> str:
     """The sentence for an explanation; its own `sentence` is not looked at."""
+    ended = evidence_of(explanation, "ended_after_seconds")
+    if isinstance(ended, float):
+        return f"{explanation.gpu_label}: {_ended(explanation, ended)}"
     return f"{explanation.gpu_label}: {_BY_CAUSE[explanation.cause](explanation)}"
 
 
@@ -72,11 +76,17 @@ def _watts(value: float) -> str:
 
 
 def _fan(e: Explanation) -> str:
-    if e.fan_percent is not None and not (e.fan_percent == 0 and e.fan_rpm):
+    if e.fan_percent is not None and not evidence_of(e, "fan_percent_untrusted"):
         return f"{round(e.fan_percent)} %"
     if e.fan_rpm is not None:
         return f"{round(e.fan_rpm)} RPM"
     return "an unknown speed"
+
+
+def _stands_still(e: Explanation) -> bool:
+    if e.fan_percent is not None and not evidence_of(e, "fan_percent_untrusted"):
+        return e.fan_percent == 0
+    return not e.fan_rpm
 
 
 def _who(suspect: Suspect) -> str:
@@ -122,16 +132,37 @@ def _opening(e: Explanation) -> str:
     return f"fan at {_fan(e)}{_how_long(e)}"
 
 
+def _ended(e: Explanation, after_seconds: float) -> str:
+    """A spike that is over: the suspects are those of its hottest moment."""
+    by = evidence_of(e, "ended_by")
+    if by == "removed":
+        over = f"the card went away {duration(after_seconds)} after its fan had risen"
+    elif by == "reboot":
+        over = "the machine was restarted while the fan was up"
+    elif by == "new-rest":
+        over = f"fan at a new rest level after {duration(after_seconds)}"
+    else:
+        over = f"fan back at rest after {duration(after_seconds)}"
+    peak = evidence_of(e, "peak_fan_percent")
+    height = f", up to {round(peak)} %," if isinstance(peak, float) and peak > 0 else ""
+    if e.cause is Cause.MANUAL_FAN:
+        return f"{over}; it had been set{height} by hand or by a fan-control program."
+    if not e.suspects:
+        return f"{over}; it had been up{height} and no visible program explains it."
+    leading = e.suspects[0]
+    return (
+        f"{over}; it had been up{height} because {_who(leading)} made {_percent(leading.share)} of its heat."
+    )
+
+
 def _quiet(e: Explanation) -> str:
     if evidence_of(e, "asleep"):
         now = "asleep"
-    elif evidence_of(e, "no_reading"):
-        now = "no reading at present"
     elif evidence_of(e, "no_fan"):
         now = f"{_opening(e)}, little to do"
     elif e.fan_percent is None and e.fan_rpm is None:
         now = "little to do; it does not tell its fan's speed"
-    elif not e.fan_percent and not e.fan_rpm:
+    elif _stands_still(e):
         now = "quiet, the fan stands still"
     else:
         now = f"quiet, the fan is at its rest level of {_fan(e)}"
@@ -159,7 +190,8 @@ def _workload_mixed(e: Explanation) -> str:
 
 def _residual_heat(e: Explanation) -> str:
     quiet = e.outlook.quiet_in_seconds
-    outlook = f"; quiet again in about {duration(quiet)}" if quiet is not None else ""
+    when = "soon" if quiet is not None and quiet < SOON_SECONDS else f"in about {duration(quiet or 0)}"
+    outlook = f"; quiet again {when}" if quiet is not None else ""
     if not e.suspects:
         return f"{_opening(e)}, cooling down from a load that is over{outlook}."
     leading = e.suspects[0]
@@ -190,6 +222,8 @@ def _manual_fan(e: Explanation) -> str:
 
 
 def _unknown(e: Explanation) -> str:
+    if evidence_of(e, "no_reading"):
+        return "no reading at present, its driver does not answer; `gpuwhy doctor` tells more."
     looked = [_watts(e.power_watts)] if e.power_watts is not None else []
     looked += [f"{round(e.temperature_celsius)} degC"] if e.temperature_celsius is not None else []
     seen = f" ({', '.join(looked)})" if looked else ""

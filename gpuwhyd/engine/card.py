@@ -1,0 +1,399 @@
+"""Everything the engine keeps for one card, and what it makes of each reading of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from gpuwhyd.engine.causes import Facts, Finding, find
+from gpuwhyd.engine.fan_level import STANDSTILL_RPM, FanLevel
+from gpuwhyd.engine.heat import Heat
+from gpuwhyd.engine.idle_floor import IdleFloor
+from gpuwhyd.engine.ledger import Account, Ledger
+from gpuwhyd.engine.phases import Change
+from gpuwhyd.engine.rules import Firing, RuleBook
+from gpuwhyd.engine.saved import optional_number, restore, table
+from gpuwhyd.engine.sentences import compose
+from gpuwhyd.engine.settings import EngineSettings
+from gpuwhyd.engine.spikes import LastSpike, SpikeWatch
+from gpuwhyd.engine.telling import Telling
+from gpuwhyd.model import (
+    Cause,
+    EventKind,
+    Evidence,
+    Explanation,
+    FanMode,
+    GpuIdentity,
+    GpuReading,
+    GpuState,
+    GpuUse,
+    Outlook,
+    ProcessExit,
+    Snapshot,
+    Spike,
+    Suspect,
+    as_plain,
+)
+
+GAP_SECONDS = 30.0
+"""After a longer pause between readings, what must hold without a break starts anew."""
+SMALLEST_SHARE = 0.02
+MOST_SUSPECTS = 10
+PAUSED_SECONDS = 5.0
+"""A program counts as stopped when it has not worked for so long; engine times come in samples of up to 1 s."""
+WARM_WATTS = 1.0
+BUSY_UTILIZATION_PERCENT = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one reading led to."""
+
+    spike_kind: EventKind | None = None
+    spike: Spike | None = None
+    """The spike that the event is about; the open one when there is no event."""
+    firings: tuple[Firing, ...] = ()
+
+
+class Card:
+    """One card over time. `label` is how sentences name it: `GPU 0 (RTX 3070)`."""
+
+    def __init__(self, gpu: GpuIdentity) -> None:
+        self.gpu = gpu
+        self.label = gpu.name
+        self.backend = ""
+        self.state = GpuState.UNKNOWN
+        self.missing_since: float | None = None
+        self.explanation: Explanation | None = None
+        self._level = FanLevel()
+        self._heat = Heat()
+        self._watch = SpikeWatch()
+        self._rules = RuleBook()
+        self._telling = Telling()
+        self._last_at: float | None = None
+        self._just_restored = False
+        self._heat_at_onset_watts: float | None = None
+        self._hottest: Explanation | None = None
+        self._hottest_watts = 0.0
+
+    @property
+    def open_spike(self) -> Spike | None:
+        return self._watch.spike
+
+    # -- one reading ----------------------------------------------------------------------------------------------
+
+    def feed(
+        self,
+        snapshot: Snapshot,
+        reading: GpuReading,
+        uses: Sequence[GpuUse],
+        exits: Sequence[ProcessExit],
+        settings: EngineSettings,
+    ) -> Outcome:
+        """One reading of this card; snapshots come in the order of their time."""
+        now = snapshot.boottime_seconds
+        first, dt = self._last_at is None, 0.0 if self._last_at is None else max(0.0, now - self._last_at)
+        broken = first or snapshot.resumed or dt > GAP_SECONDS
+        self.gpu, self.backend, self.state, self.missing_since = (
+            reading.gpu,
+            reading.backend,
+            reading.state,
+            None,
+        )
+        self._last_at = now
+        if self._just_restored:
+            self._heat.ledger.resume(now, uses)
+            self._just_restored = False
+        if broken:
+            self._level.interrupted()
+            self._rules.interrupted()
+            self._heat.interrupted()
+        if reading.state is GpuState.AWAKE:
+            self._heat.feed(now, dt, reading, uses, exits, broken=broken, slept=snapshot.resumed)
+        else:
+            self._heat.feed_nothing(now, dt, exits)
+        change, spike = self._follow_fan(snapshot, reading, settings, first=first)
+        if change is Change.ROSE and spike is not None:
+            self._heat_at_onset_watts = self._heat.ledger.heat_watts
+        self.explanation = self._explain(snapshot, reading)
+        self._remember_hottest(started=change is Change.ROSE and spike is not None)
+        kind = self._kind(now, change, spike)
+        awake = reading.state is GpuState.AWAKE
+        firings = self._rules.feed(now, reading, settings.rules) if awake else ()
+        return Outcome(spike_kind=kind, spike=spike or self._watch.spike, firings=tuple(firings))
+
+    def missing(self, snapshot: Snapshot) -> None:
+        """The snapshot has no reading of this card: nothing is concluded from that yet."""
+        if self.missing_since is None:
+            self.missing_since = snapshot.boottime_seconds
+            self._level.interrupted()
+            self._rules.interrupted()
+        self.explanation = self._explanation(snapshot, None, _NO_READING, (), Outlook())
+
+    def vanish(self, snapshot: Snapshot, ended_by: str) -> Spike | None:
+        """The card was removed, or the machine rebooted: the spike that ended by that, if one was open."""
+        spike = self._remembered(self._watch.vanish(snapshot.wall_usec, snapshot.boottime_seconds, ended_by))
+        if self.explanation is None:
+            self.explanation = self._explanation(snapshot, None, _NO_READING, (), Outlook())
+        return spike
+
+    def _follow_fan(
+        self, snapshot: Snapshot, reading: GpuReading, settings: EngineSettings, *, first: bool
+    ) -> tuple[Change | None, Spike | None]:
+        """The change of the fan's phase. No fan, or no word of it: no change."""
+        now = snapshot.boottime_seconds
+        mid_load = first and self._is_mid_load(reading)
+        if reading.state is GpuState.ASLEEP:
+            self._level.asleep(now)
+        elif reading.state is not GpuState.AWAKE:
+            self._level.interrupted()
+            return None, None
+        elif _has_no_fan(reading) or (reading.fan_percent is None and reading.fan_rpm is None):
+            return None, None
+        else:
+            self._level.feed(
+                now,
+                reading.fan_percent,
+                reading.fan_rpm,
+                reading.fan_rpm_max,
+                idle=self._heat.floor.is_at_floor,
+                in_spike=self._watch.fan_is_up or mid_load,
+                settings=settings.spike,
+            )
+        change, spike = self._watch.feed(snapshot, reading, self._level, settings.spike, mid_load=mid_load)
+        return change, self._remembered(spike)
+
+    def _is_mid_load(self, reading: GpuReading) -> bool:
+        """People install this because the fan is loud now: excess power and a turning fan at the first sample."""
+        if (
+            self._level.rest_is_known
+            or self._watch.fan_is_up
+            or reading.fan_mode in {FanMode.MANUAL, FanMode.NONE}
+        ):
+            return False
+        turning = (reading.fan_percent or 0.0) > 0 or (reading.fan_rpm or 0.0) >= STANDSTILL_RPM
+        busy = reading.utilization_percent is None or reading.utilization_percent > BUSY_UTILIZATION_PERCENT
+        return turning and busy and self._heat.is_working
+
+    def told_at_the_end(self, spike: Spike) -> Explanation | None:
+        """What a spike that has just ended is told with: cause and suspects of its hottest moment."""
+        basis = self._hottest or self.explanation
+        if basis is None or self.explanation is None or spike.ended_boottime_seconds is None:
+            return None
+        lasted = spike.ended_boottime_seconds - spike.began_boottime_seconds
+        evidence = [
+            Evidence(quantity="ended_after_seconds", value=lasted, unit="s", since_usec=spike.began_usec),
+            Evidence(quantity="ended_by", value=spike.ended_by or "rest"),
+        ]
+        if spike.peak_fan_percent is not None and not self._level.percent_lies:
+            evidence.append(Evidence(quantity="peak_fan_percent", value=spike.peak_fan_percent, unit="%"))
+        ended = replace(
+            self.explanation,
+            cause=basis.cause,
+            confidence=basis.confidence,
+            suspects=basis.suspects,
+            unattributed_share=basis.unattributed_share,
+            evidence=tuple(evidence),
+            outlook=Outlook(),
+            for_seconds=lasted,
+            spike_id=spike.spike_id,
+        )
+        return replace(ended, sentence=compose(ended))
+
+    def _remember_hottest(self, *, started: bool) -> None:
+        if started:
+            self._hottest_watts = -1.0
+        if self._watch.fan_is_up and self._heat.ledger.heat_watts > self._hottest_watts:
+            self._hottest, self._hottest_watts = self.explanation, self._heat.ledger.heat_watts
+
+    def _remembered(self, spike: Spike | None) -> Spike | None:
+        if spike is not None and spike.ended_usec is not None:
+            basis = self._hottest or self.explanation
+            suspects = basis.suspects if basis else ()
+            program = suspects[0].program.name if suspects else None
+            self._watch.last = LastSpike(
+                spike_id=spike.spike_id, ended_usec=spike.ended_usec, program=program
+            )
+        return spike
+
+    def _kind(self, now: float, change: Change | None, spike: Spike | None) -> EventKind | None:
+        """The event of this tick: started, ended, or updated because the answer has changed for a while."""
+        if spike is None:
+            up = self._watch.fan_is_up and not self._level.is_at_rest
+            if not up or not self._telling.is_due(now, self.explanation):
+                return None
+            kind = EventKind.SPIKE_UPDATED
+        else:
+            kind = EventKind.SPIKE_STARTED if change is Change.ROSE else EventKind.SPIKE_ENDED
+        self._telling.told(now, self.explanation)
+        return kind
+
+    # -- the answer -----------------------------------------------------------------------------------------------
+
+    def _explain(self, snapshot: Snapshot, reading: GpuReading) -> Explanation:
+        if reading.state not in {GpuState.AWAKE, GpuState.ASLEEP}:
+            return self._explanation(snapshot, reading, _NO_READING, (), Outlook())
+        now, ledger = snapshot.boottime_seconds, self._heat.ledger
+        facts = Facts(
+            asleep=reading.state is GpuState.ASLEEP,
+            has_fan=not _has_no_fan(reading),
+            fan_is_up=self._watch.fan_is_up and not self._level.is_at_rest,
+            fan_turns=self._level.is_turning,
+            fan_percent=self._level.believed_percent,
+            manual=reading.fan_mode is FanMode.MANUAL,
+            flat_seconds=self._level.flat_seconds(now),
+            celsius=reading.temperature_celsius,
+            trend=self._heat.trace.trend(now),
+            working=self._heat.is_working,
+            warm=ledger.heat_watts >= WARM_WATTS,
+            suspects=self._suspects(now),
+            unattributed_share=ledger.share(ledger.unattributed),
+            engine_times_known=ledger.engine_times_known,
+            power_known=self._heat.floor.smoothed_watts is not None,
+        )
+        finding = find(facts)
+        if not facts.has_fan:
+            finding = replace(finding, marks=(*finding.marks, "no_fan"))
+        outlook = Outlook(trend=facts.trend)
+        if finding.cause is Cause.RESIDUAL_HEAT and facts.warm:
+            # quiet again when no more heat is left than there was when the fan rose
+            target = self._heat_at_onset_watts or 0.1 * ledger.heat_watts
+            outlook = replace(outlook, quiet_in_seconds=ledger.seconds_until(target))
+        return self._explanation(snapshot, reading, finding, facts.suspects, outlook)
+
+    def _explanation(
+        self,
+        snapshot: Snapshot,
+        reading: GpuReading | None,
+        finding: Finding,
+        suspects: tuple[Suspect, ...],
+        outlook: Outlook,
+    ) -> Explanation:
+        spike, last = self._watch.spike, self._watch.last
+        up_since = spike.began_boottime_seconds if spike and self._watch.fan_is_up else None
+        explanation = Explanation(
+            gpu_id=self.gpu.id,
+            gpu_label=self.label,
+            cause=finding.cause,
+            confidence=round(min(1.0, max(0.0, finding.confidence)), 3),
+            sentence="",
+            suspects=suspects,
+            unattributed_share=round(self._heat.ledger.share(self._heat.ledger.unattributed), 4),
+            evidence=self._evidence(snapshot, finding),
+            outlook=outlook,
+            fan_percent=reading.fan_percent if reading else None,
+            fan_rpm=reading.fan_rpm if reading else None,
+            temperature_celsius=reading.temperature_celsius if reading else None,
+            power_watts=reading.power_watts if reading else None,
+            for_seconds=None if up_since is None else snapshot.boottime_seconds - up_since,
+            spike_id=spike.spike_id if spike else (last.spike_id if last else None),
+        )
+        return replace(explanation, sentence=compose(explanation))
+
+    def _suspects(self, now: float) -> tuple[Suspect, ...]:
+        ledger = self._heat.ledger
+        leading = ledger.ranked()[:MOST_SUSPECTS]
+        # rounding down keeps the sum of shares at or below 1
+        shares = ((account, int(ledger.share(account) * 10_000) / 10_000) for account in leading)
+        return tuple(_suspect(account, share, now) for account, share in shares if share >= SMALLEST_SHARE)
+
+    def _evidence(self, snapshot: Snapshot, finding: Finding) -> tuple[Evidence, ...]:
+        """What the answer rests on, machine-readable."""
+        now, heat, spike, last = snapshot.boottime_seconds, self._heat, self._watch.spike, self._watch.last
+        evidence = [Evidence(quantity=mark, value=1.0) for mark in finding.marks]
+        if spike is not None and spike.began_before_start:
+            evidence.append(Evidence(quantity="began_before_start", value=1.0, since_usec=spike.began_usec))
+        if heat.working_since is not None:
+            since = snapshot.wall_usec - round((now - heat.working_since) * 1e6)
+            if (average := heat.trace.average_watts(heat.working_since - 1e-6)) is not None:
+                watts, over = average
+                evidence.append(
+                    Evidence(quantity="average_power_watts", value=watts, unit="W", since_usec=since)
+                )
+                evidence.append(Evidence(quantity="average_over_seconds", value=over, unit="s"))
+            if (low := heat.trace.lowest_celsius(heat.working_since - PAUSED_SECONDS)) is not None:
+                evidence.append(
+                    Evidence(quantity="temperature_low_celsius", value=low, unit="degC", since_usec=since)
+                )
+        if heat.floor.watts is not None:
+            evidence.append(Evidence(quantity="idle_floor_watts", value=heat.floor.watts, unit="W"))
+        if self._level.rest_percent is not None and not self._level.percent_lies:
+            evidence.append(Evidence(quantity="fan_rest_percent", value=self._level.rest_percent, unit="%"))
+        elif self._level.rest_rpm is not None:
+            if self._level.percent_lies:
+                evidence.append(Evidence(quantity="fan_percent_untrusted", value=1.0))
+            evidence.append(Evidence(quantity="fan_rest_rpm", value=self._level.rest_rpm, unit="RPM"))
+        if not heat.ledger.engine_times_known:
+            evidence.append(Evidence(quantity="engine_times_unknown", value=1.0))
+        if last is not None and spike is None:
+            ago = max(0.0, (snapshot.wall_usec - last.ended_usec) / 1e6)
+            evidence.append(
+                Evidence(quantity="last_spike_seconds_ago", value=ago, unit="s", since_usec=last.ended_usec)
+            )
+            if last.program:
+                evidence.append(Evidence(quantity="last_spike_program", value=last.program))
+        return tuple(evidence)
+
+    # -- over a restart -------------------------------------------------------------------------------------------
+
+    def saved(self) -> dict[str, object]:
+        """What is kept over a restart of the daemon, as JSON takes it."""
+        return {
+            "gpu": as_plain(self.gpu),
+            "level": self._level.saved(),
+            "floor": self._heat.floor.saved(),
+            "ledger": self._heat.ledger.saved(),
+            "watch": self._watch.saved(),
+            "rules": self._rules.saved(),
+            "told": self._telling.saved(),
+            "last_at": self._last_at,
+            "heat_at_onset_watts": self._heat_at_onset_watts,
+        }
+
+    def take_over(self, saved: Mapping[str, object], *, same_boot: bool) -> None:
+        """Goes on with what `saved()` gave; TypeError, ValueError or KeyError when it is not that.
+
+        After a reboot only what was learned of the card is taken over, and the open spike, to be closed.
+        """
+        self._level = FanLevel.restored(table(saved["level"]))
+        self._heat.floor = IdleFloor.restored(table(saved["floor"]))
+        self._watch = SpikeWatch.restored(table(saved["watch"]))
+        self._rules = RuleBook(table(saved["rules"]), same_boot=same_boot)
+        if same_boot:
+            self._heat.ledger = Ledger.restored(table(saved["ledger"]))
+            self._telling = Telling.restored(saved["told"])
+            self._last_at = optional_number(saved["last_at"])
+            self._heat_at_onset_watts = optional_number(saved["heat_at_onset_watts"])
+            self._just_restored = True
+
+
+_NO_READING = Finding(cause=Cause.UNKNOWN, confidence=0.0, marks=("no_reading",))
+
+
+def restored_card(saved: object, *, same_boot: bool) -> Card:
+    """The card that `saved()` described; TypeError, ValueError or KeyError when it is not that."""
+    item = table(saved)
+    card = Card(restore(GpuIdentity, item["gpu"]))
+    card.take_over(item, same_boot=same_boot)
+    return card
+
+
+def _has_no_fan(reading: GpuReading) -> bool:
+    return reading.fan_mode is FanMode.NONE
+
+
+def _suspect(account: Account, share: float, now: float) -> Suspect:
+    if account.program is None:
+        raise ValueError("what is unattributed has no program")
+    stopped = account.stopped_at if not account.alive else None
+    if stopped is None and account.last_worked is not None and now - account.last_worked > PAUSED_SECONDS:
+        stopped = account.last_worked
+    return Suspect(
+        program=account.program,
+        share=share,
+        process_name=account.process_name,
+        power_watts=round(account.fast_watts, 1),
+        pids=tuple(sorted(account.pids)),
+        alive=account.alive,
+        stopped_seconds_ago=None if stopped is None else max(0.0, now - stopped),
+        memory_used_bytes=account.memory_used_bytes,
+        engine_percent=account.engine_percent,
+    )

@@ -1,0 +1,253 @@
+"""The engine: snapshots in, events and explanations out. It has no clock and does no I/O; time is in the snapshot."""
+
+from collections.abc import Mapping
+
+from gpuwhyd.engine.card import Card, Outcome, restored_card
+from gpuwhyd.engine.rules import Firing
+from gpuwhyd.engine.saved import table
+from gpuwhyd.engine.sentences import headline
+from gpuwhyd.engine.settings import EngineSettings
+from gpuwhyd.model import (
+    AlertEvent,
+    BackendEvent,
+    BackendState,
+    Event,
+    EventKind,
+    Explanation,
+    GpuEvent,
+    GpuIdentity,
+    GpuState,
+    Report,
+    Snapshot,
+    Spike,
+    SpikeEvent,
+)
+
+REMOVED_SECONDS = 30.0
+"""A card that its backend, itself well, does not list for so long was removed; a driver reload takes some seconds."""
+MOST_REMEMBERED_CARDS = 32
+
+
+class Engine:
+    """Feed it every snapshot in order. `explanations` and `headline` answer at any time after the first."""
+
+    def __init__(
+        self, settings: EngineSettings, saved: Mapping[str, object] | None = None, *, boot_id: str = ""
+    ) -> None:
+        """`saved`: what `saved()` gave in an earlier run; `boot_id` tells whether that was before a reboot.
+
+        Raises TypeError, ValueError or KeyError when `saved` is broken: start without it then.
+        """
+        self._settings = settings
+        self._boot_id = boot_id
+        self._cards: dict[str, Card] = {}
+        self._dormant: dict[str, Card] = {}
+        self._interrupted_spikes: list[Card] = []
+        self._failing: set[str] = set()
+        if saved:
+            self._take_over(saved)
+
+    def reconfigure(self, settings: EngineSettings) -> None:
+        """Takes other settings from the next snapshot on; open spikes and what was learned stay."""
+        self._settings = settings
+
+    @property
+    def explanations(self) -> dict[str, Explanation]:
+        return {
+            card_id: card.explanation for card_id, card in self._cards.items() if card.explanation is not None
+        }
+
+    @property
+    def headline(self) -> str:
+        return headline(tuple(self.explanations.values()))
+
+    @property
+    def a_fan_moves(self) -> bool:
+        """Whether a spike is open: time to look more often."""
+        return any(card.open_spike is not None for card in self._cards.values())
+
+    def feed(self, snapshot: Snapshot) -> Report:
+        """One snapshot -> its report."""
+        events: list[Event] = []
+        events += self._close_after_reboot(snapshot)
+        events += self._backend_events(snapshot)
+        for reading in snapshot.readings:
+            card = self._cards.get(reading.gpu.id)
+            if card is None:
+                card, new = self._meet(reading.gpu)
+                if new:
+                    events.append(
+                        _gpu_event(EventKind.GPU_ADDED, snapshot, reading.gpu, f"{card.label}: found.")
+                    )
+            if reading.state is GpuState.LOST and card.state not in {GpuState.LOST, GpuState.UNKNOWN}:
+                sentence = (
+                    f"{card.label}: lost; it fell off the bus or needs a reset. See the kernel log (dmesg)."
+                )
+                events.append(_gpu_event(EventKind.GPU_LOST, snapshot, reading.gpu, sentence))
+            uses = tuple(use for use in snapshot.uses if use.gpu_id == reading.gpu.id)
+            outcome = card.feed(snapshot, reading, uses, snapshot.exits, self._settings)
+            events += _events_of(snapshot, card, outcome)
+        events += self._follow_missing(snapshot)
+        return Report(
+            snapshot=snapshot, events=tuple(events), explanations=self.explanations, headline=self.headline
+        )
+
+    def saved(self) -> dict[str, object]:
+        """Everything worth keeping over a restart, as JSON takes it."""
+        cards = {**self._dormant, **self._cards}
+        kept = list(cards.items())[-MOST_REMEMBERED_CARDS:]
+        return {"boot_id": self._boot_id, "cards": {card_id: card.saved() for card_id, card in kept}}
+
+    # -- cards come and go ----------------------------------------------------------------------------------------
+
+    def _take_over(self, saved: Mapping[str, object]) -> None:
+        same_boot = saved["boot_id"] == self._boot_id
+        for card_id, item in table(saved["cards"]).items():
+            card = restored_card(item, same_boot=same_boot)
+            self._dormant[card_id] = card
+            if not same_boot and card.open_spike is not None:
+                self._interrupted_spikes.append(card)
+
+    def _meet(self, gpu: GpuIdentity) -> tuple[Card, bool]:
+        """The card of this GPU, and whether it was never seen before."""
+        remembered = self._dormant.pop(gpu.id, None)
+        card = remembered or Card(gpu)
+        self._cards[gpu.id] = card
+        self._label()
+        return card, remembered is None
+
+    def _label(self) -> None:
+        """Cards are numbered in the order of their PCI addresses, as the vendors' tools do."""
+        for number, card in enumerate(
+            sorted(self._cards.values(), key=lambda c: c.gpu.pci_address or c.gpu.id)
+        ):
+            card.label = f"GPU {number} ({_short(card.gpu.name)})"
+
+    def _follow_missing(self, snapshot: Snapshot) -> list[Event]:
+        present = {reading.gpu.id for reading in snapshot.readings}
+        well = {health.name for health in snapshot.backends if health.state is BackendState.READY}
+        events: list[Event] = []
+        for card_id in [card_id for card_id in self._cards if card_id not in present]:
+            card = self._cards[card_id]
+            if snapshot.resumed or card.backend not in well:
+                card.missing_since = None
+            card.missing(snapshot)
+            if card.missing_since is None or snapshot.boottime_seconds - card.missing_since < REMOVED_SECONDS:
+                continue
+            if (spike := card.vanish(snapshot, "removed")) is not None:
+                events += _spike_ended(snapshot, card, spike)
+            events.append(_gpu_event(EventKind.GPU_REMOVED, snapshot, card.gpu, f"{card.label}: removed."))
+            del self._cards[card_id]
+            self._label()
+        return events
+
+    def _close_after_reboot(self, snapshot: Snapshot) -> list[Event]:
+        """A spike that was open when the machine went down is closed once."""
+        interrupted, self._interrupted_spikes = self._interrupted_spikes, []
+        events: list[Event] = []
+        for card in interrupted:
+            if (spike := card.vanish(snapshot, "reboot")) is not None:
+                events += _spike_ended(snapshot, card, spike)
+        return events
+
+    def _backend_events(self, snapshot: Snapshot) -> list[Event]:
+        events: list[Event] = []
+        for health in snapshot.backends:
+            failing = health.state is BackendState.FAILING
+            if failing == (health.name in self._failing):
+                continue
+            if failing:
+                self._failing.add(health.name)
+                kind, sentence = EventKind.BACKEND_FAILING, f"{health.name} fails: {health.message}"
+            elif health.state in {BackendState.READY, BackendState.ASLEEP}:
+                self._failing.discard(health.name)
+                kind, sentence = EventKind.BACKEND_RECOVERED, f"{health.name} works again."
+            else:
+                continue
+            events.append(
+                BackendEvent(
+                    kind=kind,
+                    wall_usec=snapshot.wall_usec,
+                    boottime_seconds=snapshot.boottime_seconds,
+                    backend=health.name,
+                    sentence=sentence,
+                )
+            )
+        return events
+
+
+def _short(name: str) -> str:
+    """`NVIDIA GeForce RTX 3070` -> `RTX 3070`: what people call their card."""
+    for prefix in ("NVIDIA ", "GeForce ", "AMD ", "Radeon ", "Intel "):
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _gpu_event(kind: EventKind, snapshot: Snapshot, gpu: GpuIdentity, sentence: str) -> GpuEvent:
+    return GpuEvent(
+        kind=kind,
+        wall_usec=snapshot.wall_usec,
+        boottime_seconds=snapshot.boottime_seconds,
+        gpu=gpu,
+        sentence=sentence,
+    )
+
+
+def _events_of(snapshot: Snapshot, card: Card, outcome: Outcome) -> list[Event]:
+    events: list[Event] = []
+    if outcome.spike_kind is EventKind.SPIKE_ENDED and outcome.spike is not None:
+        events += _spike_ended(snapshot, card, outcome.spike)
+    elif outcome.spike_kind is not None and outcome.spike is not None and card.explanation is not None:
+        events.append(_spike_event(outcome.spike_kind, snapshot, card, outcome.spike, card.explanation))
+    return events + [
+        _alert(snapshot, card, firing) for firing in outcome.firings if card.explanation is not None
+    ]
+
+
+def _spike_ended(snapshot: Snapshot, card: Card, spike: Spike) -> list[Event]:
+    told = card.told_at_the_end(spike)
+    return [] if told is None else [_spike_event(EventKind.SPIKE_ENDED, snapshot, card, spike, told)]
+
+
+def _spike_event(
+    kind: EventKind, snapshot: Snapshot, card: Card, spike: Spike, explanation: Explanation
+) -> SpikeEvent:
+    return SpikeEvent(
+        kind=kind,
+        wall_usec=snapshot.wall_usec,
+        boottime_seconds=snapshot.boottime_seconds,
+        gpu=card.gpu,
+        spike=spike,
+        explanation=explanation,
+    )
+
+
+def _alert(snapshot: Snapshot, card: Card, firing: Firing) -> AlertEvent:
+    explanation = card.explanation
+    if explanation is None:
+        raise ValueError("an alert needs an explanation")
+    rule = firing.rule
+    above = rule.above is not None
+    threshold = (rule.above if above else rule.below) or 0.0
+    side = "above" if above else "below"
+    if firing.kind is EventKind.ALERT_RAISED:
+        held = f" for {round(firing.for_seconds)} s" if firing.for_seconds >= 1 else ""
+        sentence = (
+            f"{card.label}: {rule.name}: {rule.metric} is {firing.value:g}, {side} {threshold:g}{held}."
+        )
+    else:
+        sentence = f"{card.label}: {rule.name} is over: {rule.metric} is back at {firing.value:g}."
+    return AlertEvent(
+        kind=firing.kind,
+        wall_usec=snapshot.wall_usec,
+        boottime_seconds=snapshot.boottime_seconds,
+        gpu=card.gpu,
+        rule=rule.name,
+        severity=rule.severity,
+        metric=rule.metric,
+        value=firing.value,
+        threshold=threshold,
+        for_seconds=firing.for_seconds,
+        explanation=explanation,
+        sentence=sentence,
+    )

@@ -1,0 +1,283 @@
+"""How loud the fan is against its rest level: what rest is, which of percent and RPM to believe, and has it risen.
+
+Measured on real cards: rest levels run from 0 to 41 %; a Vega shows 20 to 28 % while its tachometer says 0; one card
+says RPM 0 up to 79 %; a tachometer chatters between 0 and 345 RPM at 1 to 4 %; resting fans creep by 1 to 3 points.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gpuwhyd.engine.saved import optional_number
+from gpuwhyd.engine.settings import SpikeSettings
+
+STANDSTILL_RPM = 100.0
+"""Tachometers of fans that stand still were seen at 5 and 29 RPM."""
+IMPLAUSIBLE_REST_RPM_PERCENT = 35.0
+"""RPM 0 at a commanded percent above the highest seen on standing fans (28 %) means: no tachometer."""
+SHOWS_PERCENT_AT_STANDSTILL = 15.0
+FLAT_PERCENT = 1.0
+FLAT_RPM_PART = 0.04
+"""RPM of a fan held at one speed varies by 1 to 3 %."""
+
+
+@dataclass(slots=True)
+class _Flat:
+    """Since when a value has stayed within a band."""
+
+    since: float | None = None
+    low: float = 0.0
+    high: float = 0.0
+
+    def feed(self, now: float, value: float | None, allowed: float) -> None:
+        if value is None:
+            self.since = None
+        elif self.since is None or max(self.high, value) - min(self.low, value) > allowed:
+            self.since, self.low, self.high = now, value, value
+        else:
+            self.low, self.high = min(self.low, value), max(self.high, value)
+
+
+@dataclass(slots=True)
+class FanLevel:
+    """Feed it one sample a tick; levels are percent and RPM of the fastest fan.
+
+    `rest_percent` and `rest_rpm` are `None` until known: a daemon that starts in mid-load does not know them.
+    """
+
+    rest_percent: float | None = None
+    rest_rpm: float | None = None
+    percent: float | None = None
+    rpm: float | None = None
+    rpm_has_turned: bool = False
+    percent_lies: bool = False
+    rpm_lies: bool = False
+    _rpm_max: float | None = None
+    _samples_up: int = 0
+    _at_rest_since: float | None = None
+    _recent: deque[tuple[float, float | None, float | None]] = field(default_factory=deque)
+    """Samples of the settle time: (boottime, percent, RPM)."""
+    _flat: _Flat = field(default_factory=_Flat)
+    _flat_and_idle: _Flat = field(default_factory=_Flat)
+
+    # -- what the level means -------------------------------------------------------------------------------------
+
+    @property
+    def believed_percent(self) -> float | None:
+        return None if self.percent_lies else self.percent
+
+    @property
+    def believed_rpm(self) -> float | None:
+        return None if self.rpm_lies else self.rpm
+
+    @property
+    def is_turning(self) -> bool:
+        """Whether air moves; false too when nothing is known."""
+        if self.believed_rpm is not None and (self.rpm_has_turned or self.believed_percent is None):
+            return self.believed_rpm >= STANDSTILL_RPM
+        return (self.believed_percent or 0.0) > 0
+
+    @property
+    def has_risen(self) -> bool:
+        """Clearly above rest, seen twice in a row (or once by percent and RPM alike)."""
+        return self._samples_up >= 2
+
+    @property
+    def rest_is_known(self) -> bool:
+        return (
+            self.rest_percent is not None if self.believed_percent is not None else self.rest_rpm is not None
+        )
+
+    @property
+    def is_at_rest(self) -> bool:
+        """At this sample, however short it may last."""
+        return self._at_rest_since is not None
+
+    def settled_since(self, now: float, settings: SpikeSettings) -> float | None:
+        """When the fan came back to rest, once it has stayed there for the settle time; else `None`."""
+        since = self._at_rest_since
+        return since if since is not None and now - since >= settings.settle_seconds else None
+
+    def flat_since(self, now: float, settings: SpikeSettings) -> float | None:
+        """Since when an idle card's fan has not moved, once that is long enough for a new rest level."""
+        since = self._flat_and_idle.since
+        return since if since is not None and now - since >= settings.new_rest_seconds else None
+
+    def flat_seconds(self, now: float) -> float:
+        """For how long the fan has not moved, whatever the card did."""
+        return 0.0 if self._flat.since is None else now - self._flat.since
+
+    # -- feeding --------------------------------------------------------------------------------------------------
+
+    def feed(
+        self,
+        now: float,
+        percent: float | None,
+        rpm: float | None,
+        rpm_max: float | None,
+        *,
+        idle: bool,
+        in_spike: bool,
+        settings: SpikeSettings,
+    ) -> None:
+        """One sample. `idle`: the card's power is at its idle floor; only then may the rest level rise."""
+        self.percent, self.rpm, self._rpm_max = percent, rpm, rpm_max
+        self._learn_trust()
+        first = not self._recent and self.rest_percent is None and self.rest_rpm is None
+        self._recent.append((now, percent, rpm))
+        while self._recent and now - self._recent[0][0] > settings.settle_seconds + 1e-6:
+            if len(self._recent) > 1 and now - self._recent[1][0] >= settings.settle_seconds:
+                self._recent.popleft()
+            else:
+                break
+        self._learn_rest(now, first=first, idle=idle, in_spike=in_spike, settings=settings)
+        self._count_up(settings)
+        self._follow_rest(now, settings)
+        self._follow_flat(now, idle=idle)
+
+    def interrupted(self) -> None:
+        """A gap, a suspend or a failed read: what must hold without a break starts anew."""
+        self._recent.clear()
+        self._samples_up = 0
+        self._at_rest_since = None
+        self._flat.since = self._flat_and_idle.since = None
+
+    def asleep(self, now: float) -> None:
+        """The card is suspended: its fan has nothing to do, and nobody asks how fast it turns."""
+        self.percent = self.rpm = None
+        self._samples_up = 0
+        if self._at_rest_since is None:
+            self._at_rest_since = now
+
+    def accept_new_rest(self) -> None:
+        """The flat level of an idle card is its rest from now on."""
+        self.rest_percent, self.rest_rpm = self.percent, self.rpm
+        self._samples_up = 0
+
+    def _learn_trust(self) -> None:
+        if self.rpm is None or self.percent is None:
+            return
+        if self.rpm >= STANDSTILL_RPM:
+            self.rpm_has_turned = True
+            self.rpm_lies = False
+        elif (
+            self.percent >= IMPLAUSIBLE_REST_RPM_PERCENT
+            and not self.rpm_has_turned
+            and len(self._recent) >= 2
+        ):
+            self.rpm_lies = True
+            self.percent_lies = False
+        stands = self.rpm < STANDSTILL_RPM and not self.rpm_lies
+        if stands and self.percent >= SHOWS_PERCENT_AT_STANDSTILL and len(self._recent) >= 2:
+            stood = all(r is not None and r < STANDSTILL_RPM for _, _, r in self._recent)
+            shown = all(p is not None and p >= SHOWS_PERCENT_AT_STANDSTILL for _, p, _ in self._recent)
+            # a tachometer that lags its command by seconds is no reason to disbelieve the command
+            if stood and shown and self._recent[-1][0] - self._recent[0][0] >= 5:
+                self.percent_lies = True
+
+    def _learn_rest(
+        self, now: float, *, first: bool, idle: bool, in_spike: bool, settings: SpikeSettings
+    ) -> None:
+        if first and not in_spike:
+            self.rest_percent, self.rest_rpm = self.percent, self.rpm
+            return
+        whole = now - self._recent[0][0] >= settings.settle_seconds - 1e-6
+        percents = [p for _, p, _ in self._recent if p is not None]
+        rpms = [r for _, _, r in self._recent if r is not None]
+        stopped = (
+            (not rpms or max(rpms) < STANDSTILL_RPM)
+            and (not percents or self.percent_lies or max(percents) == 0)
+            and bool(rpms or percents)
+        )
+        if whole and (stopped or not in_spike or self.rest_is_known):
+            self.rest_percent = _lower(self.rest_percent, percents)
+            self.rest_rpm = _lower(self.rest_rpm, rpms)
+        if whole and idle and not in_spike:
+            self._raise_rest(percents, rpms)
+
+    def _raise_rest(self, percents: list[float], rpms: list[float]) -> None:
+        """An idle card's resting fan creeps: follow it, but never through a move that opens a spike."""
+        if percents and self.rest_percent is not None and max(percents) - min(percents) <= FLAT_PERCENT:
+            self.rest_percent = max(self.rest_percent, min(percents))
+        if (
+            rpms
+            and self.rest_rpm is not None
+            and max(rpms) - min(rpms) <= max(FLAT_RPM_PART * max(rpms), 30.0)
+        ):
+            self.rest_rpm = max(self.rest_rpm, min(rpms))
+
+    def _count_up(self, settings: SpikeSettings) -> None:
+        by_percent = _is_up(
+            self.believed_percent, self.rest_percent, settings.rise_percent, settings.rise_percent, 0.5
+        )
+        by_rpm = self._rpm_is_up(settings)
+        if self.believed_percent is not None:
+            # a rise of RPM alone, while the commanded percent is believed and rests, is chatter or another's fan
+            up = by_percent or (
+                by_rpm and self.believed_percent > (self.rest_percent or 0.0) + settings.settle_percent
+            )
+        else:
+            up = by_rpm
+        self._samples_up = self._samples_up + (2 if by_percent and by_rpm else 1) if up else 0
+
+    def _rpm_is_up(self, settings: SpikeSettings) -> bool:
+        rise = 0.08 * self._rpm_max if self._rpm_max else settings.rise_rpm
+        return _is_up(self.believed_rpm, self.rest_rpm, rise, settings.start_rpm, STANDSTILL_RPM)
+
+    def _follow_rest(self, now: float, settings: SpikeSettings) -> None:
+        if self.believed_percent is not None:
+            level, rest, margin = self.believed_percent, self.rest_percent, settings.settle_percent
+        elif self.believed_rpm is not None:
+            level, rest, margin = self.believed_rpm, self.rest_rpm, settings.settle_rpm
+        else:
+            return
+        # a fan that stands still is at rest, whatever the learned level
+        at_rest = not self.is_turning or (rest is not None and level <= rest + margin)
+        if not at_rest:
+            self._at_rest_since = None
+        elif self._at_rest_since is None:
+            self._at_rest_since = now
+
+    def _follow_flat(self, now: float, *, idle: bool) -> None:
+        level = self.believed_percent if self.believed_percent is not None else self.believed_rpm
+        allowed = (
+            FLAT_PERCENT if self.believed_percent is not None else max(FLAT_RPM_PART * (level or 0.0), 30.0)
+        )
+        self._flat.feed(now, level, allowed)
+        self._flat_and_idle.feed(now, level if idle else None, allowed)
+
+    # -- over a restart -------------------------------------------------------------------------------------------
+
+    def saved(self) -> dict[str, object]:
+        """What is worth keeping over a restart of the daemon."""
+        return {
+            "rest_percent": self.rest_percent,
+            "rest_rpm": self.rest_rpm,
+            "rpm_has_turned": self.rpm_has_turned,
+            "percent_lies": self.percent_lies,
+            "rpm_lies": self.rpm_lies,
+        }
+
+    @classmethod
+    def restored(cls, saved: Mapping[str, object]) -> "FanLevel":
+        """Raises TypeError or ValueError when the saved form is not ours."""
+        return cls(
+            rest_percent=optional_number(saved.get("rest_percent")),
+            rest_rpm=optional_number(saved.get("rest_rpm")),
+            rpm_has_turned=bool(saved.get("rpm_has_turned")),
+            percent_lies=bool(saved.get("percent_lies")),
+            rpm_lies=bool(saved.get("rpm_lies")),
+        )
+
+
+def _lower(rest: float | None, window: list[float]) -> float | None:
+    if not window:
+        return rest
+    sustained = max(window)
+    return sustained if rest is None else min(rest, sustained)
+
+
+def _is_up(level: float | None, rest: float | None, rise: float, start: float, standstill: float) -> bool:
+    if level is None or rest is None:
+        return False
+    return level >= start if rest < standstill else level >= rest + rise

@@ -1,0 +1,95 @@
+"""One card's power, as heat: what it draws above idle, booked in the ledger, and whether it works now."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gpuwhyd.engine.idle_floor import IdleFloor
+from gpuwhyd.engine.ledger import Ledger
+from gpuwhyd.engine.trace import Trace
+from gpuwhyd.model import GpuReading, GpuUse, ProcessExit
+
+UTILIZATION_WATTS = 200.0
+"""What full utilisation is taken to draw on a card that tells neither power nor limit: only ratios matter then."""
+OVER_PART = 0.2
+"""A load is over when the card draws less above idle than this part of the heat that it still holds."""
+IMPLAUSIBLE_SCALE = 2.0
+
+
+@dataclass(slots=True)
+class Heat:
+    floor: IdleFloor = field(default_factory=IdleFloor)
+    ledger: Ledger = field(default_factory=Ledger)
+    trace: Trace = field(default_factory=Trace)
+    excess_watts: float = 0.0
+    working_since: float | None = None
+    """Since when the card has drawn clearly more than at idle; `None` while it does not."""
+    _last_joules: float | None = None
+
+    @property
+    def is_working(self) -> bool:
+        return self.working_since is not None
+
+    def feed(
+        self,
+        now: float,
+        dt: float,
+        reading: GpuReading,
+        uses: Sequence[GpuUse],
+        exits: Sequence[ProcessExit],
+        *,
+        broken: bool,
+        slept: bool,
+    ) -> None:
+        """One reading. `broken`: no rate over `dt` means anything; `slept`: the machine was suspended in it."""
+        watts = self._watts(reading, dt, broken=broken)
+        self.floor.feed(now, None if broken else dt, reading, watts)
+        self.trace.feed(now, 0.0 if broken else dt, watts, reading.temperature_celsius)
+        self.excess_watts = self._excess(reading, watts)
+        self.ledger.book(
+            now,
+            dt,
+            0.0 if slept else self.excess_watts,
+            uses,
+            utilization_percent=reading.utilization_percent,
+            significant_watts=self.floor.significant_watts,
+            processes_known=reading.processes is not None,
+        )
+        self.ledger.exited(exits)
+        self._follow_work(now, watts)
+
+    def feed_nothing(self, now: float, dt: float, exits: Sequence[ProcessExit]) -> None:
+        """The card sleeps or is lost: heat only decays."""
+        self._last_joules = self.working_since = None
+        self.excess_watts = 0.0
+        self.ledger.book(
+            now, dt, 0.0, (), utilization_percent=None, significant_watts=self.floor.significant_watts
+        )
+        self.ledger.exited(exits)
+
+    def interrupted(self) -> None:
+        self._last_joules = None
+        self.trace.clear()
+
+    def _watts(self, reading: GpuReading, dt: float, *, broken: bool) -> float | None:
+        """Average power over the tick from the energy counter, which misses no burst; else what the card says now."""
+        joules, before = reading.energy_joules, self._last_joules
+        self._last_joules = joules
+        instant = reading.power_watts if reading.power_watts is not None else reading.power_average_watts
+        if broken or joules is None or before is None or dt <= 0:
+            return instant
+        watts = (joules - before) / dt
+        # a counter that started anew, or one that is coarser than the tick, says nothing
+        return instant if watts <= 0 or watts > IMPLAUSIBLE_SCALE * self.floor.scale_watts else watts
+
+    def _excess(self, reading: GpuReading, watts: float | None) -> float:
+        if watts is not None:
+            return self.floor.excess(watts)
+        return (reading.utilization_percent or 0.0) / 100 * (reading.power_limit_watts or UTILIZATION_WATTS)
+
+    def _follow_work(self, now: float, watts: float | None) -> None:
+        smoothed = self.floor.smoothed_watts
+        excess = self.excess_watts if watts is None or smoothed is None else self.floor.excess(smoothed)
+        if excess <= max(self.floor.significant_watts, OVER_PART * self.ledger.heat_watts):
+            self.working_since = None
+        elif self.working_since is None:
+            self.working_since = now

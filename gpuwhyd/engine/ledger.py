@@ -1,0 +1,262 @@
+"""The heat ledger of one card: how much of the heat still in its cooler each program put there.
+
+Excess power is booked to programs by their engine time and decays with the card's thermal memory, two exponentials:
+the die and cold plate (tens of seconds) and heatsink and case (several minutes). Programs that have exited stay in
+the ledger until their heat is gone.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gpuwhyd.engine.saved import optional_number, restore, table
+from gpuwhyd.model import GpuUse, ProcessExit, Program, as_plain
+
+FAST_SECONDS = 30.0
+SLOW_SECONDS = 300.0
+FAST_PART = 0.5
+"""Two exponentials of 10-47 s and 240-480 s fit most recorded cards to 0.9-1.7 K, with about equal parts."""
+LONGEST_STEP_SECONDS = 15.0
+"""After a longer gap nobody knows who worked; power is booked for so long at most, decay runs for all of it."""
+FORGET_WATTS = 0.05
+MOST_ACCOUNTS = 256
+WHOLE_UTILIZATION_PART = 0.8
+"""Processes' engine times that reach this part of the card's utilisation explain all of it: samples are coarse."""
+
+
+@dataclass(slots=True)
+class Account:
+    """What one program has put into the cooler; `program` is `None` for what nobody visible explains."""
+
+    program: Program | None
+    fast_watts: float = 0.0
+    slow_watts: float = 0.0
+    watts: float = 0.0
+    """What it drew over the last tick."""
+    last_worked: float | None = None
+    pids: set[int] = field(default_factory=set)
+    alive: bool = True
+    stopped_at: float | None = None
+    process_name: str | None = None
+    memory_used_bytes: int | None = None
+    engine_percent: float | None = None
+
+    @property
+    def heat_watts(self) -> float:
+        """Heat still in the cooler, as the steady power that would hold it there."""
+        return FAST_PART * self.fast_watts + (1 - FAST_PART) * self.slow_watts
+
+    def heat_after(self, seconds: float) -> float:
+        """What will be left of it when the program does nothing for so long."""
+        fast = self.fast_watts * math.exp(-seconds / FAST_SECONDS)
+        slow = self.slow_watts * math.exp(-seconds / SLOW_SECONDS)
+        return FAST_PART * fast + (1 - FAST_PART) * slow
+
+
+@dataclass(slots=True)
+class Ledger:
+    accounts: dict[str, Account] = field(default_factory=dict)
+    unattributed: Account = field(default_factory=lambda: Account(program=None))
+    engine_times_known: bool = True
+    """False while power is split by a proxy, because a program's engine time is unknown."""
+
+    @property
+    def heat_watts(self) -> float:
+        return sum(a.heat_watts for a in self.accounts.values()) + self.unattributed.heat_watts
+
+    def share(self, account: Account) -> float:
+        """Its part of all heat, 0 to 1; all shares and the unattributed one sum to at most 1."""
+        total = self.heat_watts
+        return min(1.0, account.heat_watts / total) if total > FORGET_WATTS else 0.0
+
+    def ranked(self) -> list[Account]:
+        return sorted(
+            self.accounts.values(), key=lambda a: (-a.heat_watts, a.program.key if a.program else "")
+        )
+
+    def seconds_until(self, heat_watts: float) -> float | None:
+        """How long until no more than `heat_watts` is left when nobody works on; `None` beyond an hour."""
+        every = [*self.accounts.values(), self.unattributed]
+        low, high = 0.0, 3600.0
+        if sum(a.heat_after(high) for a in every) > heat_watts:
+            return None
+        for _ in range(20):
+            middle = (low + high) / 2
+            if sum(a.heat_after(middle) for a in every) > heat_watts:
+                low = middle
+            else:
+                high = middle
+        return high
+
+    def book(
+        self,
+        now: float,
+        dt: float,
+        excess_watts: float,
+        uses: Sequence[GpuUse],
+        *,
+        utilization_percent: float | None,
+        significant_watts: float,
+        processes_known: bool = True,
+    ) -> None:
+        """One tick of `dt` seconds in which the card drew `excess_watts` above its floor for `uses`."""
+        self._meet(uses)
+        split, rest = self._split(excess_watts, uses, utilization_percent, processes_known=processes_known)
+        worked_watts = min(significant_watts, 5.0)
+        for key, account in self.accounts.items():
+            _advance(account, dt, split.get(key, 0.0))
+            if account.watts >= worked_watts:
+                account.last_worked, account.stopped_at = now, None
+        _advance(self.unattributed, dt, rest)
+        if rest >= worked_watts:
+            self.unattributed.last_worked = now
+        self._forget()
+
+    def exited(self, exits: Iterable[ProcessExit]) -> None:
+        """Processes that ended; a program is over when the last of them has."""
+        for ended in exits:
+            account = self.accounts.get(ended.process.program.key)
+            if account is None:
+                continue
+            account.pids.discard(ended.process.pid)
+            if not account.pids and account.alive:
+                account.alive, account.stopped_at = False, ended.boottime_seconds
+
+    def _meet(self, uses: Sequence[GpuUse]) -> None:
+        for account in self.accounts.values():
+            account.memory_used_bytes = account.engine_percent = None
+        busiest: dict[str, float] = {}
+        for use in uses:
+            program = use.process.program
+            account = self.accounts.setdefault(program.key, Account(program=program))
+            account.pids.add(use.process.pid)
+            account.alive = True
+            if use.use.memory_used_bytes is not None:
+                account.memory_used_bytes = (account.memory_used_bytes or 0) + use.use.memory_used_bytes
+            engine = _engine(use)
+            if engine is not None:
+                account.engine_percent = (account.engine_percent or 0.0) + engine
+            if (engine or 0.0) >= busiest.get(program.key, -1.0):
+                busiest[program.key] = engine or 0.0
+                account.process_name = use.process.name
+
+    def _split(
+        self, excess: float, uses: Sequence[GpuUse], utilization: float | None, *, processes_known: bool
+    ) -> tuple[dict[str, float], float]:
+        """Excess power -> watts by program key, and what stays unattributed."""
+        self.engine_times_known = True
+        known: dict[str, float] = {}
+        unknown: dict[str, float] = {}
+        for use in uses:
+            key, engine = use.process.program.key, _engine(use)
+            if engine is not None:
+                known[key] = known.get(key, 0.0) + engine
+            else:
+                unknown[key] = unknown.get(key, 0.0) + float(use.use.memory_used_bytes or 1)
+        visible = sum(known.values())
+        explained = 0.0
+        if visible > 0:
+            explained = 1.0
+            if utilization is not None and visible < WHOLE_UTILIZATION_PART * utilization:
+                explained = visible / utilization
+        split = (
+            {key: excess * explained * engine / visible for key, engine in known.items()}
+            if visible > 0
+            else {}
+        )
+        rest = excess * (1 - explained)
+        if unknown and rest > 0 and processes_known:
+            # who holds memory is the best proxy where nobody tells engine times
+            self.engine_times_known = False
+            memory = sum(unknown.values())
+            for key, held in unknown.items():
+                split[key] = split.get(key, 0.0) + rest * held / memory
+            rest = 0.0
+        return split, rest
+
+    def _forget(self) -> None:
+        cold = [
+            key
+            for key, account in self.accounts.items()
+            if account.heat_watts < FORGET_WATTS and (not account.alive or account.engine_percent is None)
+        ]
+        for key in cold:
+            del self.accounts[key]
+        if len(self.accounts) > MOST_ACCOUNTS:
+            for account in self.ranked()[MOST_ACCOUNTS:]:
+                if account.program is not None:
+                    self.unattributed.fast_watts += account.fast_watts
+                    self.unattributed.slow_watts += account.slow_watts
+                    del self.accounts[account.program.key]
+
+    # -- over a restart -------------------------------------------------------------------------------------------
+
+    def saved(self) -> dict[str, object]:
+        warm = [a for a in self.ranked() if a.heat_watts >= FORGET_WATTS]
+        return {"accounts": [_saved(a) for a in warm], "unattributed": _saved(self.unattributed)}
+
+    @classmethod
+    def restored(cls, saved: Mapping[str, object]) -> "Ledger":
+        """Raises TypeError, ValueError or KeyError when the saved form is not ours."""
+        accounts = saved["accounts"]
+        if not isinstance(accounts, list):
+            raise TypeError("accounts of a saved ledger must be a list")
+        restored = [_restored(item) for item in accounts]
+        by_key = {account.program.key: account for account in restored if account.program is not None}
+        return cls(accounts=by_key, unattributed=_restored(saved["unattributed"]))
+
+    def resume(self, now: float, uses: Sequence[GpuUse]) -> None:
+        """After a restart of the daemon: a program that is on the card no more ended while nobody watched."""
+        present = {use.process.program.key: use.process.pid for use in uses}
+        for key, account in self.accounts.items():
+            if key not in present:
+                account.alive = False
+                account.pids.clear()
+                account.stopped_at = account.last_worked if account.last_worked is not None else now
+            else:
+                account.pids.clear()  # met anew from the uses
+
+
+def _engine(use: GpuUse) -> float | None:
+    """Engine time as a weight: encoders and decoders draw a fraction of what the main engine does.
+
+    An RTX 4080 SUPER at 72 % encoder load drew 84 W of 320 W.
+    """
+    engine, encoder, decoder = use.use.engine_percent, use.use.encoder_percent, use.use.decoder_percent
+    if engine is None and encoder is None and decoder is None:
+        return None
+    return (engine or 0.0) + 0.3 * ((encoder or 0.0) + (decoder or 0.0))
+
+
+def _advance(account: Account, dt: float, watts: float) -> None:
+    heated = min(dt, LONGEST_STEP_SECONDS)
+    account.watts = watts
+    for name, seconds in (("fast_watts", FAST_SECONDS), ("slow_watts", SLOW_SECONDS)):
+        decayed = getattr(account, name) * math.exp(-dt / seconds)
+        setattr(account, name, decayed + watts * (1 - math.exp(-heated / seconds)))
+
+
+def _saved(account: Account) -> dict[str, object]:
+    return {
+        "program": None if account.program is None else as_plain(account.program),
+        "fast_watts": account.fast_watts,
+        "slow_watts": account.slow_watts,
+        "last_worked": account.last_worked,
+        "alive": account.alive,
+        "stopped_at": account.stopped_at,
+        "process_name": account.process_name,
+    }
+
+
+def _restored(saved: object) -> Account:
+    item = table(saved)
+    program, name = item["program"], item.get("process_name")
+    return Account(
+        program=None if program is None else restore(Program, program),
+        fast_watts=optional_number(item["fast_watts"]) or 0.0,
+        slow_watts=optional_number(item["slow_watts"]) or 0.0,
+        last_worked=optional_number(item.get("last_worked")),
+        alive=bool(item.get("alive")),
+        stopped_at=optional_number(item.get("stopped_at")),
+        process_name=name if isinstance(name, str) else None,
+    )

@@ -1,0 +1,151 @@
+"""The user's threshold rules: alerts are raised when one holds for long enough, and cleared when it is over."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gpuwhyd.engine.fan_level import STANDSTILL_RPM
+from gpuwhyd.engine.saved import optional_number, table
+from gpuwhyd.engine.settings import Rule
+from gpuwhyd.model import EventKind, GpuReading
+
+_THERMAL_REASONS = frozenset({"sw-thermal", "hw-thermal", "hw-slowdown"})
+STALLED_ABOVE_PERCENT = 30.0
+"""Cards were seen to tell up to 28 % for a fan that rests at standstill."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Firing:
+    """One rule was raised or cleared."""
+
+    kind: EventKind
+    rule: Rule
+    value: float
+    for_seconds: float
+
+
+@dataclass(slots=True)
+class _Holding:
+    since: float | None = None
+    raised: bool = False
+    raised_at: float | None = None
+    last_value: float = 0.0
+
+
+def metric_value(reading: GpuReading, metric: str) -> float | None:
+    """What a rule's metric says now; `None` when the card has no such reading."""
+    derived = _DERIVED.get(metric)
+    value = derived(reading) if derived else getattr(reading, metric)
+    return None if value is None else float(value)
+
+
+class RuleBook:
+    """All rules for one card. A missing metric neither raises nor clears."""
+
+    def __init__(self, saved: Mapping[str, object] | None = None, *, same_boot: bool = True) -> None:
+        """`saved`: what `saved()` gave; TypeError when it is not that. After a reboot its times mean nothing."""
+        self._holdings: dict[str, _Holding] = {}
+        for name, item in (saved or {}).items():
+            holding = table(item)
+            self._holdings[name] = _Holding(
+                raised=bool(holding.get("raised")),
+                raised_at=optional_number(holding.get("raised_at")) if same_boot else None,
+            )
+
+    def feed(self, now: float, reading: GpuReading, rules: tuple[Rule, ...]) -> list[Firing]:
+        """What changed with this reading. A raised rule that the configuration has dropped is forgotten quietly."""
+        names = {rule.name for rule in rules}
+        self._holdings = {name: holding for name, holding in self._holdings.items() if name in names}
+        fired = (self._weigh(now, reading, rule) for rule in rules if _applies(rule, reading))
+        return [firing for firing in fired if firing is not None]
+
+    def interrupted(self) -> None:
+        """A gap or a suspend: durations start anew; what is raised stays raised."""
+        for holding in self._holdings.values():
+            if not holding.raised:
+                holding.since = None
+
+    def raised(self) -> tuple[str, ...]:
+        return tuple(name for name, holding in self._holdings.items() if holding.raised)
+
+    def saved(self) -> dict[str, object]:
+        return {
+            name: {"raised": holding.raised, "raised_at": holding.raised_at}
+            for name, holding in self._holdings.items()
+            if holding.raised or holding.raised_at is not None
+        }
+
+    def _weigh(self, now: float, reading: GpuReading, rule: Rule) -> Firing | None:
+        value = metric_value(reading, rule.metric)
+        if value is None:
+            return None
+        holding = self._holdings.setdefault(rule.name, _Holding())
+        if holding.raised:
+            if holding.since is None:
+                holding.since = holding.raised_at if holding.raised_at is not None else now
+            if not _over(rule, value):
+                return None
+            lasted = now - holding.since
+            holding.raised, holding.since = False, None
+            return Firing(kind=EventKind.ALERT_CLEARED, rule=rule, value=value, for_seconds=lasted)
+        if not _holds(rule, value):
+            holding.since = None
+            return None
+        if holding.since is None:
+            holding.since = now
+        cooling = holding.raised_at is not None and now - holding.raised_at < rule.cooldown_seconds
+        if now - holding.since < rule.for_seconds or cooling:
+            return None
+        holding.raised, holding.raised_at = True, now
+        return Firing(kind=EventKind.ALERT_RAISED, rule=rule, value=value, for_seconds=now - holding.since)
+
+
+def _applies(rule: Rule, reading: GpuReading) -> bool:
+    return not rule.gpus or reading.gpu.id in rule.gpus or reading.gpu.pci_address in rule.gpus
+
+
+def _holds(rule: Rule, value: float) -> bool:
+    if rule.above is not None:
+        return value > rule.above
+    return rule.below is not None and value < rule.below
+
+
+def _over(rule: Rule, value: float) -> bool:
+    if rule.above is not None:
+        return value <= (rule.above if rule.clear is None else rule.clear)
+    return rule.below is not None and value >= (rule.below if rule.clear is None else rule.clear)
+
+
+def _memory_used_percent(reading: GpuReading) -> float | None:
+    if reading.memory_used_bytes is None or not reading.memory_total_bytes:
+        return None
+    return 100.0 * reading.memory_used_bytes / reading.memory_total_bytes
+
+
+def _temperature_margin_celsius(reading: GpuReading) -> float | None:
+    if reading.temperature_celsius is None or reading.temperature_limit_celsius is None:
+        return None
+    return reading.temperature_limit_celsius - reading.temperature_celsius
+
+
+def _thermal_throttled(reading: GpuReading) -> float | None:
+    if reading.throttle_reasons is None:
+        return None
+    return float(any(reason in _THERMAL_REASONS for reason in reading.throttle_reasons))
+
+
+def _fan_stalled(reading: GpuReading) -> float | None:
+    """Only a real tachometer can tell; NVML's RPM is what the fan was told."""
+    verdicts = [
+        fan.percent >= STALLED_ABOVE_PERCENT and fan.rpm < STANDSTILL_RPM
+        for fan in reading.fans
+        if fan.rpm_is_measured and fan.rpm is not None and fan.percent is not None
+    ]
+    return float(any(verdicts)) if verdicts else None
+
+
+_DERIVED = {
+    "memory_used_percent": _memory_used_percent,
+    "temperature_margin_celsius": _temperature_margin_celsius,
+    "thermal_throttled": _thermal_throttled,
+    "fan_stalled": _fan_stalled,
+}

@@ -1,0 +1,163 @@
+"""GetEvents: arguments checked, history read in a thread of its own, answers bounded."""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from gpuwhyd.bus.codec import ObjectPath
+from gpuwhyd.bus.messages import MethodCall
+from gpuwhyd.errors import HistoryError
+from gpuwhyd.model import EventKind, Report
+from gpuwhyd.outputs.dbus_contract import GPUS_PATH, gpu_path, own_error
+from gpuwhyd.outputs.dbus_dispatch import Answer, Body
+from gpuwhyd.outputs.dbus_manager import unknown_gpu
+from gpuwhyd.outputs.dbus_privacy import Viewer, names_are_hidden, redacted_event
+from gpuwhyd.outputs.dbus_views import readings_by_id
+from gpuwhyd.outputs.history import History
+
+_log = logging.getLogger(__name__)
+
+MOST_EVENTS = 1000
+USUAL_EVENTS = 100
+ANSWER_BYTES = 1 << 20
+"""Of JSON, which is about what it takes on the bus; 4 MiB is what the transport keeps for one peer."""
+READ_SECONDS = 20.0
+MOST_WAITING = 8
+_OPTIONS = ("event", "gpu", "spike_id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsQuery:
+    since_usec: int
+    maximum: int
+    gpu_id: str | None = None
+    gpu_pci: str | None = None
+    event: str | None = None
+    spike_id: str | None = None
+
+
+def parse_query(body: Body, report: Report | None) -> EventsQuery:
+    """The arguments of GetEvents. Raises CallError InvalidArgument or UnknownGpu."""
+    since_usec, maximum, options = body
+    if not isinstance(since_usec, int) or not isinstance(maximum, int) or not isinstance(options, Mapping):
+        raise own_error("InvalidArgument", "GetEvents takes a number, a number and options")
+    for key, value in options.items():
+        if key not in _OPTIONS:
+            raise own_error("InvalidArgument", f"option '{key}' is not known; there is {', '.join(_OPTIONS)}")
+        if not isinstance(value, str):
+            wanted = "an object path" if key == "gpu" else "a string"
+            raise own_error("InvalidArgument", f"option '{key}' must be {wanted}")
+    event = options.get("event")
+    kinds = [kind.value for kind in EventKind]
+    if event is not None and event not in kinds:
+        raise own_error("InvalidArgument", f"event '{event}' is not known; there is {', '.join(kinds)}")
+    gpu_id, gpu_pci = _gpu(options["gpu"], report) if "gpu" in options else (None, None)
+    return EventsQuery(
+        since_usec=since_usec,
+        maximum=min(maximum or USUAL_EVENTS, MOST_EVENTS),
+        gpu_id=gpu_id,
+        gpu_pci=gpu_pci,
+        event=event,
+        spike_id=options.get("spike_id"),
+    )
+
+
+def _gpu(path: str, report: Report | None) -> tuple[str, str | None]:
+    """Id and PCI address of a GPU, also of one that has been taken out: the path of a PCI device tells its address."""
+    for gpu_id, reading in readings_by_id(report).items():
+        if gpu_path(gpu_id) == path:
+            return gpu_id, reading.gpu.pci_address
+    gone = re.fullmatch(
+        re.escape(GPUS_PATH) + "/(pci_([0-9a-f]{4,8})_([0-9a-f]{2})_([0-9a-f]{2})_([0-7]))", path
+    )
+    if gone is None:
+        raise unknown_gpu(report, path)
+    gpu_id, domain, bus, device, function = gone.groups()
+    return gpu_id, f"{domain}:{bus}:{device}.{function}"
+
+
+class EventsReader:
+    """One thread reads, because systemd's Reader may be used by one thread only and may block on a slow disk."""
+
+    def __init__(
+        self,
+        *,
+        history: History,
+        current: Callable[[], Report | None],
+        viewer: Callable[[str], Awaitable[Viewer]],
+    ) -> None:
+        self._history = history
+        self._current = current
+        self._viewer = viewer
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpuwhyd-history")
+        self._reading: list[Future[list[dict[str, object]]]] = []
+        self._senders: set[str] = set()
+
+    def get_events(self, call: MethodCall) -> Answer:
+        return self._events(call.sender, parse_query(call.body, self._current()))
+
+    def close(self) -> None:
+        """Does not wait for a read that hangs."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _events(self, sender: str, query: EventsQuery) -> Body:
+        self._reading = [future for future in self._reading if not future.done()]
+        if sender in self._senders or len(self._reading) >= MOST_WAITING:
+            raise own_error(
+                "TooManyRequests", "the history is being read already; ask again when that has answered"
+            )
+        self._senders.add(sender)
+        try:
+            viewer = await self._viewer(sender)
+            events = await self._read(query)
+        finally:
+            self._senders.discard(sender)
+        if names_are_hidden(self._current(), viewer):
+            events = [redacted_event(event) for event in events]
+        return (_bounded([_with_path(event) for event in events]),)
+
+    async def _read(self, query: EventsQuery) -> list[dict[str, object]]:
+        # A GPU without a PCI address can only be told by its id, after the read.
+        by_id = query.gpu_id is not None and query.gpu_pci is None
+        read = partial(
+            self._history.read,
+            since_usec=query.since_usec,
+            maximum=MOST_EVENTS if by_id else query.maximum,
+            gpu_pci=query.gpu_pci,
+            event=query.event,
+            spike_id=query.spike_id,
+        )
+        future = self._thread.submit(read)
+        self._reading.append(future)
+        try:
+            events = await asyncio.wait_for(asyncio.wrap_future(future), READ_SECONDS)
+        except TimeoutError as error:
+            _log.warning("the event history did not answer within %g s", READ_SECONDS)
+            raise own_error(
+                "HistoryUnavailable", f"the journal did not answer within {READ_SECONDS:g} s"
+            ) from error
+        except HistoryError as error:
+            raise own_error("HistoryUnavailable", str(error)) from error
+        if by_id:
+            events = [event for event in events if event.get("gpu_id") == query.gpu_id]
+        return events[-query.maximum :]
+
+
+def _with_path(event: dict[str, object]) -> dict[str, object]:
+    gpu_id = event.get("gpu_id")
+    return {**event, "gpu": ObjectPath(gpu_path(str(gpu_id)))} if gpu_id else event
+
+
+def _bounded(events: list[dict[str, object]]) -> list[dict[str, object]]:
+    """As many of the newest as fit into one answer."""
+    budget = ANSWER_BYTES
+    for count, event in enumerate(reversed(events)):
+        budget -= len(json.dumps(event, default=str))
+        if budget < 0:
+            return events[len(events) - count :]
+    return events

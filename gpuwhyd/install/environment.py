@@ -92,6 +92,8 @@ def build(folder: Path, final: Path) -> Path:
     _run(python, "-I", "-m", "venv", "--without-pip", "--symlinks", str(folder))
     for script in (folder / "bin").glob("[aA]ctivate*"):
         script.unlink()
+    settings = (folder / "pyvenv.cfg").read_text().splitlines(keepends=True)
+    (folder / "pyvenv.cfg").write_text("".join(line for line in settings if not line.startswith("command")))
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     site = folder / "lib" / version / "site-packages"
     for package in packages():

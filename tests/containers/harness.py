@@ -24,6 +24,8 @@ _T = TypeVar("_T")
 _ENVIRONMENT = (
     "env",
     "-i",
+    "-C",
+    "/",
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
     "HOME=/root",
     "LANG=C.UTF-8",

@@ -1,0 +1,35 @@
+from collections.abc import Iterator
+
+import pytest
+
+from tests.containers import roots
+from tests.containers.harness import Debian, booted
+
+
+@pytest.fixture(scope="session", params=roots.SUITES)
+def debian(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Debian]:
+    """A booted Debian where a person has put gpuwhyd into a virtual environment, /root/venv, and no more."""
+    with booted(request.param, tmp_path_factory.mktemp(request.param)) as debian:
+        debian.run("python3", "-m", "venv", "/root/venv")
+        debian.run(
+            "/root/venv/bin/pip",
+            "install",
+            "--quiet",
+            "--no-index",
+            "--find-links=/wheels",
+            "/src",
+            timeout=180,
+        )
+        yield debian
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    """A failure shows what the system inside said."""
+    report = yield
+    debian = getattr(item, "funcargs", {}).get("debian")
+    if report.failed and debian is not None:
+        report.sections.append(
+            ("journal of the container", debian.journal("--lines=80", "--output=short-precise"))
+        )
+    return report

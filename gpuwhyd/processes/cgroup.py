@@ -162,7 +162,7 @@ def _oci(part: str, above: str, unit: str | None) -> Container | None:
 
 def _lxc(part: str, above: str) -> Container | None:
     """`lxc.payload.NAME`, `lxc.payload/NAME`, `lxc/NAME` (before LXC 4); `lxc.monitor...` is LXC's own."""
-    if part.startswith("lxc.payload."):
+    if part.startswith("lxc.payload.") and part != "lxc.payload.":
         return Container(runtime="lxc", id=part.removeprefix("lxc.payload."))
     return Container(runtime="lxc", id=part) if above in ("lxc", "lxc.payload") else None
 

@@ -151,7 +151,8 @@ class ProcessTable:
         executable = files.read_executable(process)
         place = placement(files.read_cgroup(process) or "")
         user = None if uid is None else self._users.name(uid)
-        if not _is_silent(pidfd) if pidfd is not None else not _is_same(_stat(process), stat.start_ticks):
+        still_it = _is_silent(pidfd) if pidfd is not None else _is_same(_stat(process), stat.start_ticks)
+        if not still_it:
             return None
         name = files.printable(stat.comm)
         return ProcessIdentity(

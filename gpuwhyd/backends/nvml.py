@@ -1,0 +1,258 @@
+"""NVIDIA cards through NVML, the driver's own library, without waking a sleeping card or keeping an idle one awake.
+
+Before any call of the library, its load included, the kernel's power state of each card is looked at. Initialising
+NVML attaches, and so wakes, every card. So when one sleeps and another is awake, NVML is initialised with NO_ATTACH and
+a handle is asked for the awake card only, which attaches just that one (nvml.h, nvmlDeviceGetHandleByPciBusId_v2).
+Should a driver wake the sleeping card even so, that is seen in its power state: NVML is shut down at once and the
+awake card stays unread while the other sleeps. Never waking comes before reading.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from gpuwhyd.backends.base import BackendReadings, Probe, ProbeResult
+from gpuwhyd.backends.nvml_card import BACKEND_NAME, NvmlCard, is_idle
+from gpuwhyd.backends.nvml_grip import Grip
+from gpuwhyd.backends.nvml_library import (
+    NO_ATTACH,
+    BindingMissingError,
+    CardLostError,
+    NvmlLibrary,
+    describe,
+    load_binding,
+)
+from gpuwhyd.backends.nvml_pci import (
+    PowerPaths,
+    bus_names,
+    driver_can_suspend,
+    has_ever_slept,
+    may_suspend,
+    module_version,
+    nvidia_addresses,
+    sleeps,
+)
+from gpuwhyd.errors import BackendError, BackendUnavailableError
+from gpuwhyd.model import BackendState, GpuReading, GpuState
+
+_log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 60.0
+"""NVML keeps a lost card lost until it is initialised anew, which disturbs the other cards: not too often."""
+_SHY_SECONDS = 600.0
+"""So long no NVML beside a sleeping card, after initialising it woke one."""
+
+
+def _wall_usec() -> int:
+    return time.time_ns() // 1000
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One card on the bus and what this backend keeps of it."""
+
+    card: NvmlCard
+    paths: PowerPaths
+    grip: Grip = field(default_factory=Grip)
+    trouble: GpuState | None = None
+    retry_at: float = 0.0
+
+
+class NvmlBackend:
+    """`own_pid` is left out of the process lists. The clocks are for tests; see backends/base.py for the contract."""
+
+    name = BACKEND_NAME
+
+    def __init__(
+        self,
+        *,
+        sysfs: Path,
+        own_pid: int,
+        procfs: Path = Path("/proc"),
+        monotonic: Callable[[], float] = time.monotonic,
+        wall_usec: Callable[[], int] = _wall_usec,
+    ) -> None:
+        self._sysfs = sysfs
+        self._procfs = procfs
+        self._own_pid = own_pid
+        self._monotonic = monotonic
+        self._wall_usec = wall_usec
+        self._library: NvmlLibrary | None = None
+        self._bus: frozenset[str] | None = None
+        self._slots: dict[str, _Slot] = {}
+        self._shy_until = 0.0
+
+    def probe(self) -> ProbeResult:
+        try:
+            library = self._binding()
+            self._look_at_bus(library)
+            if not self._slots:
+                return ProbeResult(answer=Probe.LATER, message="no NVIDIA card on the PCI bus")
+            asleep = self._asleep()
+            if len(asleep) < len(self._slots) and not self._is_shy(asleep):
+                self._initialise(library, asleep, attach_all=not asleep)
+        except BindingMissingError as error:
+            return ProbeResult(answer=Probe.NEVER, message=str(error))
+        except BackendUnavailableError as error:
+            return ProbeResult(answer=Probe.LATER, message=str(error))
+        return ProbeResult(answer=Probe.READY)
+
+    def read(self) -> BackendReadings:
+        now = self._monotonic()
+        try:
+            library = self._binding()
+            self._look_at_bus(library)
+            if not self._slots:
+                raise BackendError("no NVIDIA card is left on the PCI bus")
+            asleep = self._asleep()
+            held = self._held(asleep, now)
+            if not held:
+                return self._nothing_held(library, asleep)
+            self._restart_for_lost(library, held, now)
+            if not self._is_shy(asleep):
+                self._initialise(library, asleep, attach_all=len(held) == len(self._slots))
+        except BackendUnavailableError as error:
+            raise BackendError(str(error)) from error
+        if self._is_shy(asleep):
+            return self._too_shy(library, asleep)
+        return self._read_held(library, asleep, held, now)
+
+    def close(self) -> None:
+        """Gives up library and device nodes; what was learned of the cards stays."""
+        if self._library is not None:
+            self._shut_down(self._library)
+
+    def _binding(self) -> NvmlLibrary:
+        if self._library is None:
+            self._library = NvmlLibrary(load_binding())
+        return self._library
+
+    def _look_at_bus(self, library: NvmlLibrary) -> None:
+        """Cards come and go (external ones, or unbound for a virtual machine); NVML has to look anew then."""
+        names = bus_names(self._sysfs)
+        if names == self._bus and self._slots:
+            return
+        self._bus = names
+        addresses = nvidia_addresses(self._sysfs)
+        if addresses == tuple(self._slots):
+            return
+        self._shut_down(library)
+        self._slots = {
+            address: self._slots.get(address)
+            or _Slot(card=NvmlCard(library, address), paths=PowerPaths.of(self._sysfs, address))
+            for address in addresses
+        }
+
+    def _asleep(self) -> frozenset[str]:
+        asleep = frozenset(address for address, slot in self._slots.items() if sleeps(slot.paths))
+        for address in asleep:
+            self._slots[address].grip.slept()
+        return asleep
+
+    def _held(self, asleep: frozenset[str], now: float) -> tuple[str, ...]:
+        """The cards that NVML may have open now."""
+        return tuple(
+            address
+            for address, slot in self._slots.items()
+            if address not in asleep and not slot.grip.is_let_go(now)
+        )
+
+    def _initialise(self, library: NvmlLibrary, asleep: frozenset[str], *, attach_all: bool) -> None:
+        if library.initialised:
+            return
+        flags = 0 if attach_all else NO_ATTACH
+        library.initialise(flags=flags, kernel_version=module_version(self._sysfs))
+        if any(not sleeps(self._slots[address].paths) for address in asleep):
+            _log.warning("initialising NVML woke a sleeping card; NVML is left alone while a card sleeps")
+            self._shy_until = self._monotonic() + _SHY_SECONDS
+            self._shut_down(library)
+
+    def _is_shy(self, asleep: frozenset[str]) -> bool:
+        return bool(asleep) and self._monotonic() < self._shy_until
+
+    def _shut_down(self, library: NvmlLibrary) -> None:
+        library.shut_down()
+        for slot in self._slots.values():
+            slot.card.detach()
+
+    def _unread(self, asleep: frozenset[str], address: str) -> GpuReading:
+        state = GpuState.ASLEEP if address in asleep else GpuState.UNKNOWN
+        return self._slots[address].card.unread(state)
+
+    def _nothing_held(self, library: NvmlLibrary, asleep: frozenset[str]) -> BackendReadings:
+        self._shut_down(library)
+        all_asleep = len(asleep) == len(self._slots)
+        return BackendReadings(
+            readings=tuple(self._unread(asleep, address) for address in self._slots),
+            state=BackendState.ASLEEP,
+            message="" if all_asleep else "let go of the idle card, so that it can suspend",
+        )
+
+    def _too_shy(self, library: NvmlLibrary, asleep: frozenset[str]) -> BackendReadings:
+        self._shut_down(library)
+        return BackendReadings(
+            readings=tuple(self._unread(asleep, address) for address in self._slots),
+            message="this driver's NVML would wake the sleeping card; the awake one is not read meanwhile",
+        )
+
+    def _restart_for_lost(self, library: NvmlLibrary, held: tuple[str, ...], now: float) -> None:
+        due = [self._slots[address] for address in held if self._slots[address].trouble is not None]
+        if not any(now >= slot.retry_at for slot in due):
+            return
+        self._shut_down(library)
+        for slot in due:
+            slot.trouble = None
+
+    def _read_held(
+        self, library: NvmlLibrary, asleep: frozenset[str], held: tuple[str, ...], now: float
+    ) -> BackendReadings:
+        readings = {address: self._unread(asleep, address) for address in self._slots}
+        for address in held:
+            readings[address] = self._read_card(library, self._slots[address], now)
+        if all(readings[address].state is GpuState.UNKNOWN for address in held):
+            raise BackendError("NVML answers nothing but errors; see `nvidia-smi` and `dmesg | grep -i nvrm`")
+        if self._let_go(readings, held, now):
+            self._shut_down(library)
+        return BackendReadings(readings=tuple(readings.values()))
+
+    def _read_card(self, library: NvmlLibrary, slot: _Slot, now: float) -> GpuReading:
+        if slot.trouble is not None:
+            return slot.card.unread(slot.trouble)
+        try:
+            if slot.card.handle is None:
+                slot.card.attach(now)
+            reading = slot.card.read(now=now, wall_usec=self._wall_usec(), own_pid=self._own_pid)
+        except CardLostError as error:
+            return self._in_trouble(slot, GpuState.LOST, str(error), now)
+        except library.nvml.NVMLError as error:
+            what = f"GPU {slot.card.address} cannot be opened: {describe(library.nvml, error.value)}"
+            return self._in_trouble(slot, GpuState.UNKNOWN, what, now)
+        return reading
+
+    def _in_trouble(self, slot: _Slot, state: GpuState, what: str, now: float) -> GpuReading:
+        _log.warning("%s; tried again every %.0f s", what, _RETRY_SECONDS)
+        slot.trouble, slot.retry_at = state, now + _RETRY_SECONDS
+        slot.card.detach()
+        return slot.card.unread(state)
+
+    def _let_go(self, readings: dict[str, GpuReading], held: tuple[str, ...], now: float) -> bool:
+        """Whether a card is to be let go. Closing one card's node takes a shutdown; the others are taken up again."""
+        let_go = False
+        for address in held:
+            slot, reading = self._slots[address], readings[address]
+            if reading.state is GpuState.AWAKE and slot.grip.should_let_go(
+                now,
+                idle=is_idle(reading),
+                may_suspend=partial(self._may_suspend, slot),
+                has_ever_slept=partial(has_ever_slept, slot.paths),
+            ):
+                let_go = True
+                if slot.grip.is_first_pause:
+                    _log.info("GPU %s is idle and let go, so that it can suspend", address)
+        return let_go
+
+    def _may_suspend(self, slot: _Slot) -> bool:
+        return may_suspend(slot.paths) and driver_can_suspend(self._procfs, slot.card.address)

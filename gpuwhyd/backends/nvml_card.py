@@ -1,0 +1,295 @@
+"""One NVIDIA card: everything that NVML says of it at one moment."""
+
+import ctypes
+import struct
+from typing import Any
+
+from gpuwhyd.backends.nvml_fans import FanReader
+from gpuwhyd.backends.nvml_library import NvmlLibrary
+from gpuwhyd.backends.nvml_processes import ProcessReader
+from gpuwhyd.backends.nvml_questions import Questions, within
+from gpuwhyd.model import GpuIdentity, GpuReading, GpuState
+
+BACKEND_NAME = "nvml"
+
+# Field ids of nvml.h, asked for in one call.
+_MEMORY_TEMPERATURE = 82
+_POWER_AVERAGE = 185  # over 1 s; Ampere (but GA100) and newer
+_POWER_INSTANT = 186
+_FIELDS = (_MEMORY_TEMPERATURE, _POWER_AVERAGE, _POWER_INSTANT)
+_FIELD = struct.Struct("=IIqqII8s")  # nvmlFieldValue_t
+_FIELD_VALUES = tuple(struct.Struct(code) for code in ("=d", "=I", "=Q", "=Q", "=q", "=i", "=H"))
+"""By nvmlValueType_t: double, unsigned int, unsigned long, unsigned long long, signed long long, int, unsigned short."""
+_NOT_FILLED = 999
+
+_SENSOR_GPU = 0
+_THRESHOLD_SLOWDOWN = 1
+_CLOCK_GRAPHICS = 0
+_CLOCK_MEMORY = 2
+_IDLE_PSTATE = 8
+_PSTATES = range(16)  # 32 is NVML_PSTATE_UNKNOWN
+
+_CELSIUS = (-50.0, 200.0)
+_LIMIT_CELSIUS = (40.0, 150.0)
+_WATTS = (0.001, 10_000.0)
+"""An awake card always draws something: 0 is how some drivers say that they do not measure."""
+_JOULES = (0.0, 1e13)
+_MEGAHERTZ = (0.0, 100_000.0)
+_BYTES_MAXIMUM = 1 << 50
+_LIMIT_JITTER_CELSIUS = 2.0
+
+_GPU_IDLE_BIT = 0x1
+_THROTTLE_REASONS = {
+    0x2: "app-clocks",
+    0x4: "power-cap",
+    0x8: "hw-slowdown",
+    0x10: "sync-boost",
+    0x20: "sw-thermal",
+    0x40: "hw-thermal",
+    0x80: "power-brake",
+    0x100: "display-clocks",
+    0x200: "board-limit",
+    0x400: "reliability",
+}
+"""nvml.h, nvmlClocksEventReason*; that the card is idle (0x1) holds no clock down."""
+
+
+def gpu_id(pci_address: str) -> str:
+    return "pci_" + pci_address.replace(":", "_").replace(".", "_")
+
+
+def throttle_names(bits: int) -> tuple[str, ...]:
+    """Generic names of why clocks are held down; a bit newer than this table is `bit-N`."""
+    return tuple(
+        _THROTTLE_REASONS.get(1 << place, f"bit-{place}")
+        for place in range(64)
+        if bits & (1 << place) & ~_GPU_IDLE_BIT
+    )
+
+
+class NvmlCard:
+    """What is kept of one card between ticks: identity, handle, what it declines, and what was learned of it."""
+
+    def __init__(self, library: NvmlLibrary, address: str) -> None:
+        self.address = address
+        self.identity = GpuIdentity(
+            id=gpu_id(address), name="NVIDIA GPU", vendor="nvidia", pci_address=address.lower()
+        )
+        self.handle: Any = None
+        self._library = library
+        self._questions = Questions(library.nvml, f"GPU {address}")
+        self._fans = FanReader()
+        self._processes = ProcessReader()
+        self._limit_celsius: float | None = None
+        self._field_buffer = ctypes.create_string_buffer(len(_FIELDS) * _FIELD.size)
+
+    def attach(self, now: float) -> None:
+        """Takes the card up: its handle and identity. Raises NVMLError, CardLostError and SessionLostError."""
+        nvml, questions = self._library.nvml, self._questions
+        self.handle = nvml.nvmlDeviceGetHandleByPciBusId(self.address)
+        questions.forget()
+        questions.begin(now)
+        self._processes.restart()
+        name = questions.ask("nvmlDeviceGetName", nvml.nvmlDeviceGetName, self.handle)
+        uuid = questions.ask("nvmlDeviceGetUUID", nvml.nvmlDeviceGetUUID, self.handle)
+        vbios = questions.ask("nvmlDeviceGetVbiosVersion", nvml.nvmlDeviceGetVbiosVersion, self.handle)
+        driver = questions.ask("nvmlSystemGetDriverVersion", nvml.nvmlSystemGetDriverVersion)
+        self.identity = GpuIdentity(
+            id=self.identity.id,
+            name=name or self.identity.name,
+            vendor="nvidia",
+            pci_address=self.identity.pci_address,
+            uuid=uuid or None,
+            driver=f"nvidia {driver}" if driver else None,
+            vbios_version=vbios or None,
+        )
+
+    def detach(self) -> None:
+        self.handle = None
+
+    def unread(self, state: GpuState) -> GpuReading:
+        """The card without a single reading: asleep, lost, let go, or not to be talked to."""
+        return GpuReading(gpu=self.identity, backend=BACKEND_NAME, state=state)
+
+    def read(self, *, now: float, wall_usec: int, own_pid: int) -> GpuReading:
+        """Raises CardLostError and SessionLostError. A card that answers nothing but errors is state `unknown`."""
+        nvml, handle, questions = self._library.nvml, self.handle, self._questions
+        ask = questions.ask
+        questions.begin(now)
+        fields = self._field_values()
+        temperature = self._temperature()
+        power = self._power(fields)
+        limit = within(
+            _thousandth(ask("nvmlDeviceGetEnforcedPowerLimit", nvml.nvmlDeviceGetEnforcedPowerLimit, handle)),
+            *_WATTS,
+        )
+        utilization = ask("nvmlDeviceGetUtilizationRates", nvml.nvmlDeviceGetUtilizationRates, handle)
+        encoder = ask("nvmlDeviceGetEncoderUtilization", nvml.nvmlDeviceGetEncoderUtilization, handle)
+        decoder = ask("nvmlDeviceGetDecoderUtilization", nvml.nvmlDeviceGetDecoderUtilization, handle)
+        used, total = self._memory()
+        fan_mode, fans = self._fans.judge(
+            self._fans.read(self._library, handle, questions),
+            name=self.identity.name,
+            temperature_celsius=temperature,
+            power_share=power / limit if power is not None and limit is not None else None,
+            now=now,
+        )
+        pstate = ask("nvmlDeviceGetPerformanceState", nvml.nvmlDeviceGetPerformanceState, handle)
+        reading = GpuReading(
+            gpu=self.identity,
+            backend=BACKEND_NAME,
+            fan_mode=fan_mode,
+            fans=fans,
+            temperature_celsius=temperature,
+            memory_temperature_celsius=within(fields.get(_MEMORY_TEMPERATURE), *_CELSIUS),
+            temperature_limit_celsius=self._limit(temperature),
+            power_watts=power,
+            power_average_watts=within(_thousandth(fields.get(_POWER_AVERAGE)), *_WATTS),
+            energy_joules=within(
+                _thousandth(
+                    ask(
+                        "nvmlDeviceGetTotalEnergyConsumption",
+                        nvml.nvmlDeviceGetTotalEnergyConsumption,
+                        handle,
+                    )
+                ),
+                *_JOULES,
+            ),
+            power_limit_watts=limit,
+            utilization_percent=within(utilization.gpu, 0, 100) if utilization else None,
+            memory_utilization_percent=within(utilization.memory, 0, 100) if utilization else None,
+            encoder_percent=within(encoder[0], 0, 100) if encoder else None,
+            decoder_percent=within(decoder[0], 0, 100) if decoder else None,
+            memory_used_bytes=used,
+            memory_total_bytes=total,
+            core_clock_mhz=self._clock(_CLOCK_GRAPHICS),
+            memory_clock_mhz=self._clock(_CLOCK_MEMORY),
+            performance_state=pstate if pstate in _PSTATES else None,
+            throttle_reasons=self._throttle_reasons(),
+            processes=self._processes.read(
+                self._library, handle, questions, own_pid=own_pid, wall_usec=wall_usec
+            ),
+        )
+        return self.unread(GpuState.UNKNOWN) if questions.all_failed else reading
+
+    def _field_values(self) -> dict[int, float]:
+        """The fields that the card has; each entry has its own return code, the call itself succeeds."""
+        questions, buffer = self._questions, self._field_buffer
+        wanted = [field for field in _FIELDS if not questions.is_declined(f"field {field}")]
+        if not wanted:
+            return {}
+        for place, field in enumerate(wanted):
+            _FIELD.pack_into(buffer, place * _FIELD.size, field, 0, 0, 0, 0, _NOT_FILLED, b"")
+        if questions.ask("nvmlDeviceGetFieldValues", self._call_field_values, len(wanted)) is None:
+            return {}
+        values: dict[int, float] = {}
+        for place in range(len(wanted)):
+            field, _, _, _, kind, code, raw = _FIELD.unpack_from(buffer, place * _FIELD.size)
+            if code == 0 and kind < len(_FIELD_VALUES):
+                values[field] = _FIELD_VALUES[kind].unpack_from(raw)[0]
+            elif code != 0:
+                questions.refused(f"field {field}", code)
+        return values
+
+    def _call_field_values(self, count: int) -> bool:
+        function = self._library.function("nvmlDeviceGetFieldValues")
+        code = function(self.handle, ctypes.c_int(count), self._field_buffer)
+        if code != 0:
+            raise self._library.nvml.NVMLError(code)
+        return True
+
+    def _temperature(self) -> float | None:
+        """The old function first: every driver has it; the new one for drivers that will drop it (CUDA 14)."""
+        nvml, ask = self._library.nvml, self._questions.ask
+        value = ask("nvmlDeviceGetTemperature", nvml.nvmlDeviceGetTemperature, self.handle, _SENSOR_GPU)
+        if value is None:
+            value = ask("nvmlDeviceGetTemperatureV", nvml.nvmlDeviceGetTemperatureV, self.handle, _SENSOR_GPU)
+        return within(value, *_CELSIUS)
+
+    def _limit(self, temperature: float | None) -> float | None:
+        """Where the card begins to slow down: the threshold, or on Ada and later the temperature plus the margin.
+
+        The margin and the temperature are two readings, so small changes of their sum are noise and not passed on.
+        (The T.Limit fields 193 to 196 are offsets within the margin, 0 and -2 degC; alone they give no temperature.)
+        """
+        nvml, ask = self._library.nvml, self._questions.ask
+        threshold = ask(
+            "nvmlDeviceGetTemperatureThreshold",
+            nvml.nvmlDeviceGetTemperatureThreshold,
+            self.handle,
+            _THRESHOLD_SLOWDOWN,
+        )
+        if (limit := within(threshold, *_LIMIT_CELSIUS)) is not None:
+            return limit
+        margin = ask("nvmlDeviceGetMarginTemperature", nvml.nvmlDeviceGetMarginTemperature, self.handle)
+        if margin is None or temperature is None:
+            return None
+        limit = within(temperature + margin, *_LIMIT_CELSIUS)
+        if limit is None:
+            return None
+        if self._limit_celsius is None or abs(limit - self._limit_celsius) > _LIMIT_JITTER_CELSIUS:
+            self._limit_celsius = limit
+        return self._limit_celsius
+
+    def _power(self, fields: dict[int, float]) -> float | None:
+        """Instant draw; else GetPowerUsage, which is a 1 s average on Ampere and newer."""
+        instant = within(_thousandth(fields.get(_POWER_INSTANT)), *_WATTS)
+        if instant is not None:
+            return instant
+        nvml = self._library.nvml
+        usage = self._questions.ask("nvmlDeviceGetPowerUsage", nvml.nvmlDeviceGetPowerUsage, self.handle)
+        return within(_thousandth(usage), *_WATTS)
+
+    def _memory(self) -> tuple[int | None, int | None]:
+        """(used, total). Version 2 leaves out what the driver reserves for itself, which version 1 counts as used."""
+        nvml, ask = self._library.nvml, self._questions.ask
+        memory = ask(
+            "nvmlDeviceGetMemoryInfo_v2", nvml.nvmlDeviceGetMemoryInfo, self.handle, nvml.nvmlMemory_v2
+        )
+        if memory is None:
+            memory = ask("nvmlDeviceGetMemoryInfo", nvml.nvmlDeviceGetMemoryInfo, self.handle)
+        if memory is None or not 0 < memory.total < _BYTES_MAXIMUM or memory.used > memory.total:
+            return None, None
+        return int(memory.used), int(memory.total)
+
+    def _clock(self, kind: int) -> float | None:
+        nvml = self._library.nvml
+        clock = self._questions.ask(
+            f"nvmlDeviceGetClockInfo({kind})", nvml.nvmlDeviceGetClockInfo, self.handle, kind
+        )
+        return within(clock, *_MEGAHERTZ)
+
+    def _throttle_reasons(self) -> tuple[str, ...] | None:
+        """Drivers before 535 know the same bits under their old name."""
+        nvml, ask = self._library.nvml, self._questions.ask
+        name = "nvmlDeviceGetCurrentClocksEventReasons"
+        bits = ask(name, nvml.nvmlDeviceGetCurrentClocksEventReasons, self.handle)
+        if bits is None:
+            name = "nvmlDeviceGetCurrentClocksThrottleReasons"
+            bits = ask(name, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, self.handle)
+        return None if bits is None else throttle_names(bits)
+
+
+def is_idle(reading: GpuReading) -> bool:
+    """Nobody works on the card, so holding it open serves no one.
+
+    A compute process counts as work even when it does nothing: its context keeps the card awake anyway. A desktop's
+    display server is listed on most laptops' sleeping cards, so graphics processes count by what they do.
+    """
+    busy = (reading.utilization_percent, reading.encoder_percent, reading.decoder_percent)
+    if any(percent for percent in busy):
+        return False
+    if reading.performance_state is not None and reading.performance_state < _IDLE_PSTATE:
+        return False
+    return not any(
+        process.kind != "graphics"
+        or process.engine_percent
+        or process.encoder_percent
+        or process.decoder_percent
+        for process in reading.processes or ()
+    )
+
+
+def _thousandth(value: float | None) -> float | None:
+    """NVML's milliwatts and millijoules as watts and joules."""
+    return None if value is None else value / 1000.0

@@ -1,0 +1,107 @@
+"""From NVML's samples of what each process made a card work to percent since the last tick."""
+
+import math
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+Sample = tuple[int, int, int, int, int, int]
+"""(pid, stamp in Unix microseconds, engine, memory, encoder, decoder), the last four in percent of a sample period."""
+
+_LONGEST_PERIOD_US = 1_000_000
+_SHORTEST_PERIOD_US = 150_000
+"""Sample periods run from 1/6 s to 1 s by product (nvidia-smi's help text)."""
+_JITTER = 1.5
+_LONGEST_GAP_US = 30_000_000
+"""After a longer silence (suspend, a hung driver) what was sampled meanwhile belongs to no tick."""
+_CLOCK_TOLERANCE_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Percent of the time since the last tick that a process kept each engine busy."""
+
+    engine: float = 0.0
+    memory: float = 0.0
+    encoder: float = 0.0
+    decoder: float = 0.0
+
+
+class SampleWindow:
+    """The time since the last tick on one card, and what processes did in it.
+
+    A sample says how busy a process kept an engine in the period that ends with its stamp; a period without work
+    leaves none. It counts from the process's sample before, but, once two samples in one answer have shown how long
+    a period is, not for longer than that. The window ends with the newest sample, so that what one tick misses the
+    next one has; when that is older than a period, nobody worked since and it ends now. A tick that falls between
+    two samples repeats the answer of the last one.
+    """
+
+    def __init__(self) -> None:
+        self._end_us: int | None = None
+        self._newest_us = 0
+        self._longest_cover_us = math.inf
+        self._answer: dict[int, Busy] = {}
+
+    def restart(self) -> None:
+        self._end_us = None
+        self._answer = {}
+
+    def begin(self, wall_us: int) -> int:
+        """Where this tick's window begins: the driver is asked for later samples only."""
+        end = self._end_us
+        if end is None or not -_CLOCK_TOLERANCE_US <= wall_us - end <= _LONGEST_GAP_US:
+            self._end_us = end = wall_us - _LONGEST_PERIOD_US
+            self._answer = {}
+        return end
+
+    def weigh(self, samples: Iterable[Sample], known: Collection[int], wall_us: int) -> dict[int, Busy]:
+        """By pid, those that worked. `known`: pids in this or the last process list."""
+        begin = self.begin(wall_us)
+        valid = sorted(_plausible(samples, known, begin, wall_us), key=lambda sample: sample[1])
+        self._learn_period(valid)
+        if valid:
+            self._newest_us = valid[-1][1]
+        still_fresh_us = min(self._longest_cover_us, _LONGEST_PERIOD_US * _JITTER)
+        if wall_us - self._newest_us > still_fresh_us:
+            end = max(wall_us, begin)
+        elif self._newest_us > begin:
+            end = self._newest_us
+        else:
+            return self._answer
+        self._answer = self._shares(valid, begin, end) if end > begin else {}
+        self._end_us = end
+        return self._answer
+
+    def _shares(self, ordered: list[Sample], begin: int, end: int) -> dict[int, Busy]:
+        last: dict[int, int] = {}
+        sums: dict[int, tuple[float, ...]] = {}
+        for pid, stamp, *percents in ordered:
+            covered = min(stamp - last.get(pid, begin), self._longest_cover_us)
+            last[pid] = stamp
+            before = sums.get(pid, (0.0, 0.0, 0.0, 0.0))
+            sums[pid] = tuple(
+                total + percent * covered for total, percent in zip(before, percents, strict=True)
+            )
+        return {
+            pid: Busy(*(min(total / (end - begin), 100.0) for total in totals))
+            for pid, totals in sums.items()
+        }
+
+    def _learn_period(self, ordered: list[Sample]) -> None:
+        last: dict[int, int] = {}
+        for pid, stamp, *_ in ordered:
+            step = stamp - last.get(pid, stamp)
+            if _SHORTEST_PERIOD_US <= step <= _LONGEST_PERIOD_US:
+                self._longest_cover_us = min(self._longest_cover_us, step * _JITTER)
+            last[pid] = stamp
+
+
+def _plausible(
+    samples: Iterable[Sample], known: Collection[int], begin: int, wall_us: int
+) -> Iterator[Sample]:
+    """Drivers give values over 100, pids that nobody has and stamps of long ago; all of that is left out."""
+    for pid, stamp, engine, *others in samples:
+        if pid not in known or engine > 100 or not begin < stamp <= wall_us + _CLOCK_TOLERANCE_US:
+            continue
+        memory, encoder, decoder = (percent if percent <= 100 else 0 for percent in others)
+        yield pid, stamp, engine, memory, encoder, decoder

@@ -65,7 +65,7 @@ def _check_files(root: Path, manifest: Manifest) -> list[str]:
 def _check_environment() -> _Lines:
     """The interpreter starts, finds the packages, and accepts the configuration."""
     python = ENVIRONMENT / "bin/python"
-    worked, output = machine.command(str(python), "-I", "-c", "import gpuwhyd.cli")
+    worked, output = machine.command(str(python), "-IB", "-c", "import gpuwhyd.cli")
     if not worked:
         reason = output.splitlines()[-1] if output else "it cannot be run"
         return [], [f"{python} does not load gpuwhyd ({reason}); after an upgrade of Python, {_AGAIN}"]

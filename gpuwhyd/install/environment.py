@@ -172,10 +172,13 @@ def _copy_file(source: str | Path, target: str | Path) -> None:
 
 
 def _write_commands(package: Distribution, folder: Path, python: Path) -> None:
-    """Isolated (-I): a PYTHONPATH or a module in the current folder must not get into a daemon that runs as root."""
+    """Isolated (-I): a PYTHONPATH or a module in the current folder must not get into a daemon that runs as root.
+
+    Not compiling (-B): what is in the environment is what was installed, also after root has run a command.
+    """
     for command in package.entry_points.select(group="console_scripts"):
         path = folder / command.name
         path.write_text(
-            f"#!{python} -I\nimport sys\nfrom {command.module} import {command.attr}\nsys.exit({command.attr}())\n"
+            f"#!{python} -IB\nimport sys\nfrom {command.module} import {command.attr}\nsys.exit({command.attr}())\n"
         )
         path.chmod(0o755)

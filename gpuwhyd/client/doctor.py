@@ -147,9 +147,8 @@ def _gpu_words(gpu: Plain) -> str:
     head = f"{place}{identity.get('name') or gpu.get('gpu')} ({', '.join([*known, str(gpu.get('state'))])})"
     if gpu.get("state") == "asleep":
         return f"{head}. It is not woken to be read."
-    missing = [
-        name for name in cast("Sequence[str]", gpu.get("missing") or ()) if name not in {"gpu", "identity"}
-    ]
+    no_loss = {"fan_percent", "fan_rpm"} if gpu.get("fan_mode") == "none" else set()
+    missing = [name for name in cast("Sequence[str]", gpu.get("missing") or ()) if name not in no_loss]
     return f"{head}. " + (f"Does not offer {', '.join(missing)}." if missing else "Offers every reading.")
 
 

@@ -41,7 +41,8 @@ def past_spike_lines(events: Sequence[Plain], terminal: Terminal, now: datetime)
     explanation = cast("Plain", telling.get("explanation") or {})
     head = f"{explanation.get('gpu_label') or events[0].get('gpu_name') or 'GPU'}: {_course(events[-1])}"
     lines = [terminal.paint(line, "bold") for line in wrap(head, terminal.columns, "  ")]
-    lines += suspect_lines(explanation, terminal) or [""]
+    suspects = suspect_lines(explanation, terminal)
+    lines += ["", f"  As it was at {clock(telling.get('wall_usec'), now)}:", *suspects] if suspects else [""]
     evidence = evidence_words(cast("Sequence[Plain]", explanation.get("evidence") or ()), now)
     if evidence:
         lines += [*wrap(f"  Evidence:   {evidence}", terminal.columns, " " * 14), ""]

@@ -51,7 +51,7 @@ def top_lines(gpu: Plain, processes: Sequence[Plain], explanation: Plain, termin
         "tuple[Plain, list[Plain], Plain]", printable((gpu, processes, explanation))
     )
     quantities = (
-        ("fan", fan_words(gpu)),
+        ("" if gpu.get("fan_mode") == "none" else "fan", fan_words(gpu)),
         ("", celsius(gpu.get("temperature_celsius"))),
         ("", watts(gpu.get("power_watts"))),
         ("busy", percent(gpu.get("utilization_percent"))),

@@ -142,19 +142,18 @@ def evidence_words(evidence: Sequence[Plain], now: datetime) -> str:
 
 
 def _one_evidence(one: Plain, now: datetime) -> str:
-    quantity = str(one.get("quantity", ""))
-    value, unit = one.get("value"), str(one.get("unit") or "")
+    quantity, value, unit = str(one.get("quantity", "")), one.get("value"), str(one.get("unit") or "")
+    for ending in _UNIT_ENDINGS if unit else ():
+        quantity = quantity.removesuffix(ending)
+    words = [quantity.replace("_", " ")]
     known = number(value)
-    if known is not None and (unit in {"B", "bytes"} or quantity.endswith("_bytes")):
-        shown = size(known)
-    elif known is not None:
-        shown = f"{known:.4g} {unit}".rstrip() if abs(known) < 1000 else f"{known:.0f} {unit}".rstrip()
-    else:
-        shown = f"{value} {unit}".rstrip()
-    if unit:
-        for ending in _UNIT_ENDINGS:
-            quantity = quantity.removesuffix(ending)
+    if known is None:
+        words.append(f"{value} {unit}".rstrip())
+    elif unit == "s":
+        words.append(span(known))
+    elif unit in {"B", "bytes"}:
+        words.append(size(known))
+    elif unit or known != 1:  # 1 without a unit marks that something holds; its name says all
+        words.append(f"{known:.0f} {unit}".rstrip() if abs(known) >= 100 else f"{known:.3g} {unit}".rstrip())
     since = one.get("since_usec")
-    return f"{quantity.replace('_', ' ')} {shown}" + (
-        f" since {clock(since, now)}" if since is not None else ""
-    )
+    return " ".join([*words, f"since {clock(since, now)}"] if since is not None else words)

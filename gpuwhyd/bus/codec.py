@@ -76,6 +76,12 @@ def dict_body(plain: Mapping[str, object]) -> object:
     return {clean_text(key): _variant(value) for key, value in plain.items() if value is not None}
 
 
+def typed(signature: str, value: object) -> object:
+    """A plain value for a slot of type v or a{sv} that goes over the bus as exactly this type, such as `a{ss}`."""
+    (type_,) = parse(signature)
+    return Variant(signature, _value(type_, value))
+
+
 def body_of(signature: str, values: Sequence[object]) -> list[Any]:
     """The library's values for a body of `signature`, from plain ones. Numbers are clamped to what their type holds.
 

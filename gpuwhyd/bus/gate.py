@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from gpuwhyd.bus import library
 from gpuwhyd.bus.codec import plain
 from gpuwhyd.bus.framing import Frame
-from gpuwhyd.bus.header import Header
+from gpuwhyd.bus.header import ALLOW_INTERACTIVE_AUTHORIZATION, Header
 from gpuwhyd.bus.limits import CallLimits, Verdict
 from gpuwhyd.bus.messages import ERROR_PREFIX, MethodCall
 
@@ -58,6 +58,7 @@ class CallGate:
             body=tuple(plain(value) for value in body),
             serial=header.serial,
             wants_reply=header.wants_reply,
+            allows_interaction=bool(header.flags & ALLOW_INTERACTIVE_AUTHORIZATION),
         )
 
     def refuse_discarded(self, header: Header, total_bytes: int, now: float) -> Refusal | None:

@@ -14,6 +14,7 @@ from gpuwhyd.bus.signature import WireType, parse
 FIXED_BYTES = 16  # endianness, type, flags, version, body length, serial, length of the field array
 NO_REPLY_EXPECTED = 0x1
 NO_AUTO_START = 0x2
+ALLOW_INTERACTIVE_AUTHORIZATION = 0x4
 LARGEST_MESSAGE_BYTES = 1 << 27  # specification: "The maximum length of a message ... is 2 to the 27th power"
 LARGEST_ARRAY_BYTES = (
     1 << 26
@@ -94,7 +95,7 @@ _REQUIRED = {
     MessageKind.SIGNAL: ("path", "interface", "member"),
 }
 # For numbers this is their size, too.
-_ALIGNMENT = {
+ALIGNMENT = {
     "y": 1,
     "g": 1,
     "v": 1,
@@ -234,12 +235,12 @@ class _Cursor:
                 self.skip(inner, depth + 1)
             case "a":
                 length = self.uint32()
-                self.align(_ALIGNMENT[type_.children[0].code])
+                self.align(ALIGNMENT[type_.children[0].code])
                 self.position += length
             case "(" | "{":
                 self.align(8)
                 for child in type_.children:
                     self.skip(child, depth + 1)
             case code:
-                self.align(_ALIGNMENT[code])
-                self.position += _ALIGNMENT[code]
+                self.align(ALIGNMENT[code])
+                self.position += ALIGNMENT[code]

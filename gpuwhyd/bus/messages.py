@@ -17,6 +17,8 @@ class MethodCall:
     body: tuple[object, ...]
     serial: int
     wants_reply: bool
+    allows_interaction: bool = False
+    """The caller waits while a person is asked for a password (specification: ALLOW_INTERACTIVE_AUTHORIZATION)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,20 @@ from gpuwhyd.bus.header import MessageKind
 STOCK_SYSTEM_CONFIG = Path("/usr/share/dbus-1/system.conf")
 _STARTED_WITHIN_SECONDS = 10.0
 
+# As in the stock session.conf; without these a client may have 128 calls unanswered, as on the system bus.
+_SESSION_LIMITS = "".join(
+    f'<limit name="{name}">{value}</limit>'
+    for name, value in {
+        "max_incoming_bytes": 1_000_000_000,
+        "max_outgoing_bytes": 1_000_000_000,
+        "max_message_size": 1_000_000_000,
+        "max_completed_connections": 100_000,
+        "max_connections_per_user": 100_000,
+        "max_match_rules_per_connection": 50_000,
+        "max_replies_per_connection": 50_000,
+    }.items()
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateBus:
@@ -160,6 +174,7 @@ def _session_config(path: Path, policy_files: Sequence[Path]) -> str:
     <allow own="*"/>
     <allow user="*"/>
   </policy>
+  {_SESSION_LIMITS}
   {_includes(policy_files)}
 </busconfig>
 """

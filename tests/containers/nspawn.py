@@ -7,9 +7,9 @@ _UNIFIED = 'umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup && ex
 
 
 def nspawn(directory: Path, *arguments: str) -> tuple[str, ...]:
-    """A container of this root, never written to. It is killed when the process that starts it ends, however."""
+    """A container of this root, never written to. It is powered off when the process that starts it ends, however."""
     return (
-        *("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "sh", "-c", _UNIFIED, "nspawn"),
+        *("setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "sh", "-c", _UNIFIED, "nspawn"),
         *("--quiet", "--register=no", "--keep-unit", "--volatile=overlay", f"--directory={directory}"),
         *arguments,
     )

@@ -1,6 +1,23 @@
 """The tick: every backend is asked off the event loop with a deadline, and joined with who the processes are."""
 
-from dataclasses import dataclass
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from gpuwhyd.backends.base import Backend
+from gpuwhyd.backends.watch import BackendWatch
+from gpuwhyd.model import GpuReading, GpuState, GpuUse, ProcessExit, ProcessIdentity, Snapshot
+from gpuwhyd.worker import Worker
+
+log = logging.getLogger(__name__)
+
+LONGEST_PAUSE_SECONDS = 20.0
+"""Sampling stops while the machine goes to sleep, but never for longer: the word that it is back may be lost."""
+SLEPT_SECONDS = 1.0
+"""CLOCK_BOOTTIME ahead of CLOCK_MONOTONIC by this much more than before: the machine was suspended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,3 +30,203 @@ class SamplingSettings:
     deadline_seconds: float = 5.0
     """A backend that has not answered by then is failing; everything else goes on."""
     disabled_backends: tuple[str, ...] = ()
+
+
+class Clock(Protocol):
+    """Time as the engine sees it; a simulation runs faster."""
+
+    def boottime_seconds(self) -> float: ...
+
+    def wall_usec(self) -> int: ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    def boottime_seconds(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def wall_usec(self) -> int:
+        return time.time_ns() // 1000
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class Processes(Protocol):
+    """Who a pid is and when it ended; called from one worker thread. See processes.table.ProcessTable."""
+
+    def identify(self, pid: int) -> ProcessIdentity | None: ...
+
+    def exits(self, boottime_seconds: float) -> tuple[ProcessExit, ...]: ...
+
+    def forget_idle(self, in_use: Collection[int]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Sampler:
+    """`async for snapshot in sampler.snapshots()`: one a tick, for ever.
+
+    `fan_moves` is set by whoever knows, and makes the next ticks come faster.
+    """
+
+    def __init__(
+        self,
+        *,
+        backends: Sequence[Backend],
+        processes: Processes,
+        clock: Clock,
+        settings: SamplingSettings,
+        processes_hidden: Callable[[], bool] = lambda: False,
+        suspended_seconds: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """`suspended_seconds`: how long the machine has slept since boot; `processes_hidden`: may read files."""
+        self.fan_moves = False
+        self._settings = settings
+        self._processes = processes
+        self._clock = clock
+        self._processes_hidden = processes_hidden
+        self._suspended_seconds = suspended_seconds
+        self._slept_before = suspended_seconds()
+        self._watches = {backend.name: BackendWatch(backend, time.monotonic) for backend in backends}
+        self._identifier: Worker[tuple[tuple[GpuUse, ...], tuple[ProcessExit, ...], bool]] = Worker(
+            "processes"
+        )
+        self._wake = asyncio.Event()
+        self._awake = asyncio.Event()
+        self._awake.set()
+        self._resumed = False
+        self._all_asleep = False
+        self._waiting: list[asyncio.Future[None]] = []
+        self._late_identities = False
+
+    @property
+    def interval_seconds(self) -> float:
+        """Until the next tick, as things are."""
+        if self._all_asleep:
+            return self._settings.asleep_interval_seconds
+        return self._settings.fast_interval_seconds if self.fan_moves else self._settings.interval_seconds
+
+    def reconfigure(self, settings: SamplingSettings) -> None:
+        """From the next tick on; a backend that was enabled or disabled only by a restart."""
+        self._settings = settings
+
+    async def snapshots(self) -> AsyncIterator[Snapshot]:
+        while True:
+            await self._while_going_to_sleep()
+            self._wake.clear()
+            asked, self._waiting = self._waiting, []
+            yield await self._snapshot()
+            for future in asked:
+                if not future.done():
+                    future.set_result(None)
+            if not self._waiting:
+                await self._rest()
+
+    async def refresh(self) -> None:
+        """Returns when a snapshot that was begun after this call has been dealt with. Calls that meet share one."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        self._wake.set()
+        await future
+
+    def on_sleep(self, going_to_sleep: bool) -> None:
+        """The machine is about to be suspended, or is back."""
+        if going_to_sleep:
+            self._awake.clear()
+        else:
+            self._resumed = True
+            self._awake.set()
+            self._wake.set()
+
+    async def close(self) -> None:
+        """Lets go of all hardware that answers."""
+        deadline = self._settings.deadline_seconds
+        await asyncio.gather(*(watch.close(min(deadline, 2.0)) for watch in self._watches.values()))
+        if not self._identifier.is_busy:
+            self._processes.close()
+        self._identifier.stop()
+
+    # -- one tick -------------------------------------------------------------------------------------------------
+
+    async def _snapshot(self) -> Snapshot:
+        deadline = self._settings.deadline_seconds
+        answers = await asyncio.gather(*(watch.ask(deadline) for watch in self._watches.values()))
+        readings = tuple(reading for answer in answers for reading in answer)
+        boottime_seconds, wall_usec = self._clock.boottime_seconds(), self._clock.wall_usec()
+        readings, uses, exits, hidden = await self._who(readings, boottime_seconds)
+        states = {reading.state for reading in readings}
+        self._all_asleep = states == {GpuState.ASLEEP}
+        resumed, self._resumed = self._resumed or self._has_slept(), False
+        return Snapshot(
+            boottime_seconds=boottime_seconds,
+            wall_usec=wall_usec,
+            readings=readings,
+            uses=uses,
+            exits=exits,
+            backends=tuple(watch.health for watch in self._watches.values()),
+            resumed=resumed,
+            processes_hidden=hidden,
+        )
+
+    async def _who(
+        self, readings: tuple[GpuReading, ...], boottime_seconds: float
+    ) -> tuple[tuple[GpuReading, ...], tuple[GpuUse, ...], tuple[ProcessExit, ...], bool]:
+        """Reading /proc can block too (a command line, while its process is being torn down)."""
+        try:
+            if self._identifier.is_busy:
+                raise TimeoutError
+            uses, exits, hidden = await self._identifier.call(
+                lambda: self._identify(readings, boottime_seconds), self._settings.deadline_seconds
+            )
+        except TimeoutError:
+            if not self._late_identities:
+                log.warning("reading /proc blocks; who uses the GPUs is not known until it returns")
+            self._late_identities = True
+            nameless = tuple(replace(reading, processes=None) for reading in readings)
+            return nameless, (), (), True
+        self._late_identities = False
+        return readings, uses, exits, hidden
+
+    def _identify(
+        self, readings: tuple[GpuReading, ...], boottime_seconds: float
+    ) -> tuple[tuple[GpuUse, ...], tuple[ProcessExit, ...], bool]:
+        """In the worker thread."""
+        uses = []
+        for reading in readings:
+            for process in reading.processes or ():
+                identity = self._processes.identify(process.pid)
+                if identity is not None:
+                    uses.append(GpuUse(gpu_id=reading.gpu.id, process=identity, use=process))
+        exits = self._processes.exits(boottime_seconds)
+        self._processes.forget_idle({use.process.pid for use in uses})
+        return tuple(uses), exits, self._processes_hidden()
+
+    def _has_slept(self) -> bool:
+        slept = self._suspended_seconds()
+        before, self._slept_before = self._slept_before, slept
+        return slept - before > SLEPT_SECONDS
+
+    async def _rest(self) -> None:
+        """Until the next tick is due or somebody wants one now."""
+        sleep = asyncio.ensure_future(self._clock.sleep(self.interval_seconds))
+        wake = asyncio.ensure_future(self._wake.wait())
+        try:
+            await asyncio.wait((sleep, wake), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleep.cancel()
+            wake.cancel()
+
+    async def _while_going_to_sleep(self) -> None:
+        if self._awake.is_set():
+            return
+        try:
+            await asyncio.wait_for(self._awake.wait(), LONGEST_PAUSE_SECONDS)
+        except TimeoutError:
+            self._awake.set()
+
+
+def suspended_seconds() -> float:
+    """How long the machine has been suspended since it booted: CLOCK_BOOTTIME runs on then, CLOCK_MONOTONIC stops."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)

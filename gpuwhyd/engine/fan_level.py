@@ -232,7 +232,8 @@ class FanLevel:
         else:
             return
         # a fan that stands still is at rest, whatever the learned level
-        at_rest = not self.is_turning or (rest is not None and level <= rest + margin)
+        stands = level == 0 if self.believed_percent is not None else level < STANDSTILL_RPM
+        at_rest = stands or (rest is not None and level <= rest + margin)
         if not at_rest:
             self._at_rest_since = None
         elif self._at_rest_since is None:

@@ -144,14 +144,14 @@ def _ended(e: Explanation, after_seconds: float) -> str:
     else:
         over = f"fan back at rest after {duration(after_seconds)}"
     peak = evidence_of(e, "peak_fan_percent")
-    height = f", up to {round(peak)} %," if isinstance(peak, float) and peak > 0 else ""
+    height = f"at up to {round(peak)} %" if isinstance(peak, float) and peak > 0 else "up"
     if e.cause is Cause.MANUAL_FAN:
-        return f"{over}; it had been set{height} by hand or by a fan-control program."
+        return f"{over}; it had been {height}, set by hand or by a fan-control program."
     if not e.suspects:
-        return f"{over}; it had been up{height} and no visible program explains it."
+        return f"{over}; it had been {height} and no visible program explains it."
     leading = e.suspects[0]
     return (
-        f"{over}; it had been up{height} because {_who(leading)} made {_percent(leading.share)} of its heat."
+        f"{over}; it had been {height} because {_who(leading)} made {_percent(leading.share)} of its heat."
     )
 
 

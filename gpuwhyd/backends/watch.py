@@ -1,0 +1,115 @@
+"""Asks one backend each tick, off the event loop and with a deadline, and keeps its health."""
+
+import logging
+from collections.abc import Callable
+
+from gpuwhyd.backends.base import Backend, BackendReadings, Probe, ProbeResult
+from gpuwhyd.errors import BackendError
+from gpuwhyd.model import BackendHealth, BackendState, GpuReading
+from gpuwhyd.worker import Worker
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY_SECONDS = 2.0
+LONGEST_RETRY_SECONDS = 60.0
+LATER_SECONDS = 10.0
+"""How often a missing driver or library is looked for."""
+
+
+class BackendWatch:
+    """One backend's life: probed until it is ready, then read; after a failure closed, and retried with backoff."""
+
+    def __init__(self, backend: Backend, monotonic_seconds: Callable[[], float]) -> None:
+        self.health = BackendHealth(name=backend.name, state=BackendState.WAITING, message="not asked yet")
+        self._backend = backend
+        self._monotonic_seconds = monotonic_seconds
+        self._worker: Worker[BackendReadings | ProbeResult] = Worker(f"backend-{backend.name}")
+        self._open = False
+        self._next_try_seconds = float("-inf")
+        self._retry_seconds = FIRST_RETRY_SECONDS
+        self._asked_at_seconds = 0.0
+        self._known_fault = ""
+
+    async def ask(self, deadline_seconds: float) -> tuple[GpuReading, ...]:
+        """Its readings of this tick; none while it cannot say anything. Never raises."""
+        now = self._monotonic_seconds()
+        if self._worker.is_busy:
+            self._set(BackendState.FAILING, _late(now - self._asked_at_seconds))
+            return ()
+        if now < self._next_try_seconds:
+            return ()
+        self._asked_at_seconds = now
+        try:
+            answer = await self._worker.call(self._step, deadline_seconds)
+        except TimeoutError:
+            self._set(BackendState.FAILING, _late(deadline_seconds))
+        except BackendError as error:
+            await self._failed(str(error), deadline_seconds)
+        except Exception as error:
+            fault = f"{type(error).__name__}: {error}"
+            if fault != self._known_fault:
+                log.exception("%s: a fault of gpuwhyd, please report it", self._backend.name)
+            self._known_fault = fault
+            await self._failed(f"a fault of gpuwhyd ({fault})", deadline_seconds)
+        else:
+            if isinstance(answer, BackendReadings):
+                self._open = True
+                self._retry_seconds = FIRST_RETRY_SECONDS
+                self._set(answer.state, answer.message)
+                return answer.readings
+            self._probed(answer)
+        return ()
+
+    async def close(self, deadline_seconds: float) -> None:
+        """Lets go of the hardware, unless a call hangs in it; ends the thread."""
+        if not self._worker.is_busy:
+            await self._close(deadline_seconds)
+        self._worker.stop()
+
+    def _step(self) -> BackendReadings | ProbeResult:
+        """In the worker thread."""
+        if not self._open:
+            result = self._backend.probe()
+            if result.answer is not Probe.READY:
+                return result
+        return self._backend.read()
+
+    def _probed(self, result: ProbeResult) -> None:
+        if result.answer is Probe.NEVER:
+            self._set(BackendState.ABSENT, result.message)
+            self._next_try_seconds = float("inf")
+        else:
+            self._set(BackendState.WAITING, result.message)
+            self._next_try_seconds = self._monotonic_seconds() + LATER_SECONDS
+
+    async def _failed(self, message: str, deadline_seconds: float) -> None:
+        self._set(BackendState.FAILING, message)
+        self._open = False
+        self._next_try_seconds = self._monotonic_seconds() + self._retry_seconds
+        self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY_SECONDS)
+        await self._close(deadline_seconds)
+
+    async def _close(self, deadline_seconds: float) -> None:
+        try:
+            await self._worker.call(self._closed, deadline_seconds)
+        except TimeoutError:
+            log.warning(
+                "%s: letting go of the driver takes longer than %g s", self._backend.name, deadline_seconds
+            )
+        except Exception:
+            log.exception("%s could not let go of the driver", self._backend.name)
+
+    def _closed(self) -> BackendReadings:
+        self._backend.close()
+        return BackendReadings(readings=())
+
+    def _set(self, state: BackendState, message: str) -> None:
+        if (state, message) == (self.health.state, self.health.message):
+            return
+        if state is not self.health.state:
+            log.info("backend %s: %s%s", self.health.name, state, f" ({message})" if message else "")
+        self.health = BackendHealth(name=self.health.name, state=state, message=message)
+
+
+def _late(seconds: float) -> str:
+    return f"a driver call has not returned for {round(seconds)} s; `dmesg` may tell why"

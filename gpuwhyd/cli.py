@@ -1,0 +1,162 @@
+"""The command `gpuwhyd`: the daemon, and what installs, checks and reloads it."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+from gpuwhyd import __version__
+from gpuwhyd.errors import BusError, ConfigError, GpuwhydError
+
+EX_CONFIG = 78
+"""sysexits.h: something in the configuration is wrong."""
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; gives its exit status: 0 done, 1 `check` found faults, 2 error, 78 wrong configuration."""
+    options = _parser().parse_args(arguments)
+    _set_up_log(options.log_level)
+    try:
+        return _run(options)
+    except ConfigError as error:
+        return _say(error, EX_CONFIG)
+    except GpuwhydError as error:
+        return _say(error, 2)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "reload":
+        return asyncio.run(_reload(options.bus))
+    if options.command in {"install", "uninstall", "check"}:
+        return _installation(options)
+    if options.check_config:
+        return _check_config(options.config)
+    return asyncio.run(_serve(options))
+
+
+async def _serve(options: argparse.Namespace) -> int:
+    from gpuwhyd.daemon import Options, run  # noqa: PLC0415 - the other commands start without it
+
+    await run(
+        Options(
+            config=options.config,
+            bus=options.bus,
+            simulate=options.simulate,
+            procfs=options.procfs,
+            sysfs=options.sysfs,
+            state_dir=options.state_dir,
+        )
+    )
+    return 0
+
+
+def _check_config(path: Path | None) -> int:
+    from gpuwhyd.backends.catalog import BACKEND_NAMES  # noqa: PLC0415 - as above
+    from gpuwhyd.config import DEFAULT_PATH, load  # noqa: PLC0415 - as above
+
+    load(path, backends=BACKEND_NAMES)
+    source = path or DEFAULT_PATH
+    print(f"{source}: good" if source.exists() else f"{source} does not exist: the defaults hold")
+    return 0
+
+
+async def _reload(address: str) -> int:
+    """Returns when the daemon has taken its configuration, or says why it has not."""
+    from gpuwhyd.bus.connection import BusConnection  # noqa: PLC0415 - as above
+
+    connection = await BusConnection.connect(address)
+    try:
+        await connection.call("org.gpuwhyd1", "/org/gpuwhyd1", "org.gpuwhyd1.Manager", "Reload")
+    except BusError as error:
+        absent = error.name in {
+            "org.freedesktop.DBus.Error.ServiceUnknown",
+            "org.freedesktop.DBus.Error.NameHasNoOwner",
+        }
+        if absent:
+            raise BusError("gpuwhyd is not running. Start it: systemctl start gpuwhyd") from error
+        raise
+    finally:
+        await connection.close()
+    return 0
+
+
+def _installation(options: argparse.Namespace) -> int:
+    from gpuwhyd.install import check, install, uninstall  # noqa: PLC0415 - as above
+
+    if options.command == "check":
+        findings = check(options.root)
+        for line in findings.good:
+            print(f"good   {line}")
+        for line in findings.faults:
+            print(f"fault  {line}")
+        return 1 if findings.faults else 0
+    lines = (
+        install(options.root)
+        if options.command == "install"
+        else uninstall(options.root, purge=options.purge)
+    )
+    for line in lines:
+        print(line)
+    return 0
+
+
+def _say(error: GpuwhydError, status: int) -> int:
+    prefix = "<3>" if "JOURNAL_STREAM" in os.environ else ""
+    print(f"{prefix}gpuwhyd: {error}", file=sys.stderr)
+    return status
+
+
+def _set_up_log(level: str) -> None:
+    """To stderr; with the priorities that the journal reads when that is where stderr goes (sd-daemon(3))."""
+    handler = logging.StreamHandler()
+    if "JOURNAL_STREAM" in os.environ:
+        handler.setFormatter(_JournalFormatter("%(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class _JournalFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>"
+        return "\n".join(prefix + line for line in super().format(record).splitlines())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gpuwhyd",
+        description="Finds out why your GPU fan is running, and tells it on D-Bus and in the journal. Ask it with `gpuwhy`.",
+        epilog="Without a command it runs the daemon. See gpuwhyd(8), gpuwhyd.toml(5).",
+    )
+    parser.add_argument("--version", action="version", version=f"gpuwhyd {__version__}")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="instead of /etc/gpuwhyd/gpuwhyd.toml")
+    parser.add_argument("--check-config", action="store_true", help="check the configuration and end")
+    parser.add_argument(
+        "--bus", default="system", metavar="BUS", help="system (default), session, or a D-Bus address"
+    )
+    parser.add_argument(
+        "--simulate", metavar="SCENARIO", help="simulated GPUs instead of real ones: a TOML file, or `demo`"
+    )
+    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="where to keep what was learned")
+    parser.add_argument("--path.procfs", dest="procfs", type=Path, default=Path("/proc"), metavar="DIR")
+    parser.add_argument("--path.sysfs", dest="sysfs", type=Path, default=Path("/sys"), metavar="DIR")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("reload", help="make the running daemon take its configuration again")
+    for name, text in (
+        ("install", "put the daemon where systemd and D-Bus find it (needs root)"),
+        ("uninstall", "take it away again; what you configured stays"),
+        ("check", "see whether everything is in place"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument(
+            "--root", type=Path, default=Path("/"), metavar="DIR", help="another tree than /"
+        )
+        if name == "uninstall":
+            command.add_argument("--purge", action="store_true", help="configuration and state too")
+    return parser

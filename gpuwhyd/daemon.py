@@ -1,0 +1,257 @@
+"""The composition root: builds everything, runs the one loop, reloads, shuts down."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import resource as limits
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpuwhyd import __version__
+from gpuwhyd.backends.catalog import BACKEND_NAMES, enabled_backends
+from gpuwhyd.backends.simulated import SimulatedBackend, SimulatedProcesses
+from gpuwhyd.backends.simulated_clock import scenario_clock
+from gpuwhyd.backends.simulated_scenario import load_scenario
+from gpuwhyd.bus import library
+from gpuwhyd.config import DEFAULT_PATH, Settings, load
+from gpuwhyd.engine.engine import Engine
+from gpuwhyd.errors import ConfigError
+from gpuwhyd.model import Report, as_plain
+from gpuwhyd.outputs.base import Output
+from gpuwhyd.outputs.dbus_service import BusService
+from gpuwhyd.outputs.history import RecentHistory, open_history
+from gpuwhyd.outputs.journal import SECTION as OUTBOX
+from gpuwhyd.outputs.journal import JournalOutput
+from gpuwhyd.outputs.notify import NotifyOutput
+from gpuwhyd.outputs.state import StateStore
+from gpuwhyd.processes.hidepid import processes_are_hidden
+from gpuwhyd.processes.table import ProcessTable
+from gpuwhyd.sampler import Sampler, SystemClock, suspended_seconds
+
+log = logging.getLogger(__name__)
+
+SAVE_SECONDS = 60.0
+"""How often learned levels and heat are saved; events are saved at once, by the journal output."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line says."""
+
+    config: Path | None = None
+    bus: str = "system"
+    simulate: str | None = None
+    procfs: Path = Path("/proc")
+    sysfs: Path = Path("/sys")
+    state_dir: Path | None = None
+
+
+class Daemon:
+    """Builds all parts; `run` lives until it is told to stop. Must be made inside the running event loop."""
+
+    def __init__(self, options: Options, settings: Settings) -> None:
+        self._options = options
+        self._settings = settings
+        self._stop = asyncio.Event()
+        self._started_usec = time.time_ns() // 1000
+        self._samples = 0
+        self._report: Report | None = None
+        self._notes: list[str] = []
+
+        self._state_path = _state_path(options)
+        self._store = StateStore(self._state_path)
+        saved = self._store.load()
+        self._engine = self._restored_engine(saved.get("engine"))
+        self._store.register("engine", self._engine.saved)
+        self._sampler = self._build_sampler()
+        self._recent = RecentHistory()
+        history, written = open_history(self._recent)
+        self._journal = JournalOutput(
+            store=self._store, restored=saved.get(OUTBOX), already_written=written, settings=settings.journal
+        )
+        self._service = BusService(
+            address=options.bus,
+            history=history,
+            reload=self.reload,
+            refresh=self._sampler.refresh,
+            health=self._health,
+            on_sleep=self._sampler.on_sleep,
+            follow_logind=options.bus == "system",
+        )
+        self._notify = NotifyOutput.from_environment(os.environ)
+        # the journal comes first: its outbox must be of the same moment as the engine's state
+        self._outputs: tuple[Output, ...] = (self._journal, self._recent, self._service, self._notify)
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT. SIGHUP reloads."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        reloads: set[asyncio.Task[None]] = set()
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: reloads.add(loop.create_task(self._reload_on_signal()))
+        )
+        parts = [
+            loop.create_task(self._live(), name="sampling"),
+            loop.create_task(self._service.run(), name="bus"),
+            loop.create_task(self._save_now_and_then(), name="state"),
+        ]
+        stop = loop.create_task(self._stop.wait(), name="stop")
+        try:
+            ended, _ = await asyncio.wait((stop, *parts), return_when=asyncio.FIRST_COMPLETED)
+            for task in ended - {stop}:
+                task.result()  # raises what ended it
+        finally:
+            self._notify.stopping()
+            for task in (stop, *parts, *reloads):
+                task.cancel()
+            await asyncio.gather(stop, *parts, *reloads, return_exceptions=True)
+            await self._close()
+
+    async def reload(self) -> None:
+        """Takes the configuration file again; a wrong one changes nothing and raises ConfigError."""
+        self._notify.reloading()
+        try:
+            settings = load(self._options.config, backends=BACKEND_NAMES)
+            if settings.sampling.disabled_backends != self._settings.sampling.disabled_backends:
+                log.warning("disabled_backends takes effect at the next start: systemctl restart gpuwhyd")
+            self._settings = settings
+            self._engine.reconfigure(settings.engine)
+            self._sampler.reconfigure(settings.sampling)
+            self._journal.configure(settings.journal)
+            self._notes = [note for note in self._notes if not note.startswith("configuration")]
+            log.info("configuration taken over")
+        except ConfigError as error:
+            self._notes = [f"configuration not taken over: {error}"]
+            log.error("configuration not taken over, the old one stays: %s", error)  # noqa: TRY400 - the user's mistake
+            raise
+        finally:
+            self._notify.reloaded()
+
+    async def _live(self) -> None:
+        """The life of a reading."""
+        async for snapshot in self._sampler.snapshots():
+            self._report = report = self._engine.feed(snapshot)
+            self._samples += 1
+            self._sampler.fan_moves = self._engine.a_fan_moves
+            for output in self._outputs:
+                await output.publish(report)
+
+    async def _save_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_SECONDS)
+            await self._store.save_in_thread()
+
+    async def _reload_on_signal(self) -> None:
+        with contextlib.suppress(ConfigError):  # logged by reload
+            await self.reload()
+
+    async def _close(self) -> None:
+        for output in self._outputs:
+            await output.close()
+        await self._sampler.close()
+        self._store.save()
+
+    # -- building -------------------------------------------------------------------------------------------------
+
+    def _restored_engine(self, saved: object) -> Engine:
+        boot_id = _boot_id(self._options.procfs)
+        if isinstance(saved, Mapping):
+            try:
+                return Engine(self._settings.engine, saved, boot_id=boot_id)
+            except (TypeError, ValueError, KeyError) as error:
+                log.warning("the saved state does not fit (%s); learning anew", error)
+        return Engine(self._settings.engine, boot_id=boot_id)
+
+    def _build_sampler(self) -> Sampler:
+        if self._options.simulate is not None:
+            scenario = load_scenario(self._options.simulate)
+            clock = scenario_clock(scenario)
+            return Sampler(
+                backends=(SimulatedBackend(scenario, clock.boottime_seconds),),
+                processes=SimulatedProcesses(scenario, clock.boottime_seconds),
+                clock=clock,
+                settings=self._settings.sampling,
+            )
+        procfs = self._options.procfs
+        return Sampler(
+            backends=enabled_backends(self._options.sysfs, self._settings.sampling.disabled_backends),
+            processes=ProcessTable(procfs),
+            clock=SystemClock(),
+            settings=self._settings.sampling,
+            processes_hidden=lambda: processes_are_hidden(procfs),
+            suspended_seconds=suspended_seconds,
+        )
+
+    def _health(self) -> dict[str, object]:
+        """What GetHealth and `gpuwhy doctor` tell of the daemon itself."""
+        snapshot = self._report.snapshot if self._report else None
+        usage = limits.getrusage(limits.RUSAGE_SELF)
+        uptime_seconds = (time.time_ns() // 1000 - self._started_usec) / 1e6
+        return {
+            "version": __version__,
+            "started_usec": self._started_usec,
+            "uptime_seconds": uptime_seconds,
+            "samples": self._samples,
+            "last_sample_seconds_ago": None if snapshot is None else self._sample_age(snapshot.wall_usec),
+            "sample_interval_seconds": self._sampler.interval_seconds,
+            "backends": [] if snapshot is None else [as_plain(health) for health in snapshot.backends],
+            "bus_library": library.description(),
+            "python": platform.python_version(),
+            "journal": self._journal.health(),
+            "state_file": None if self._state_path is None else str(self._state_path),
+            "config_file": str(self._options.config or DEFAULT_PATH),
+            "processes_hidden": snapshot.processes_hidden if snapshot else None,
+            "memory_bytes": _resident_bytes(),
+            "peak_memory_bytes": usage.ru_maxrss * 1024,
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "notes": list(self._notes),
+        }
+
+    def _sample_age(self, wall_usec: int) -> float | None:
+        if self._options.simulate is not None:
+            return None  # simulated time runs faster
+        return max(0.0, time.time() - wall_usec / 1e6)
+
+
+async def run(options: Options) -> None:
+    """Runs the daemon until it is stopped. Raises ConfigError for a wrong configuration or scenario."""
+    settings = load(options.config, backends=BACKEND_NAMES)
+    await Daemon(options, settings).run()
+
+
+def _state_path(options: Options) -> Path | None:
+    """Where state is kept: systemd's StateDirectory, else the usual place of root or of the user."""
+    if options.state_dir is not None:
+        return options.state_dir / "state.json"
+    if options.simulate is not None:
+        return None
+    if directory := os.environ.get("STATE_DIRECTORY"):
+        return Path(directory.split(":", maxsplit=1)[0]) / "state.json"
+    if os.geteuid() == 0:
+        return Path("/var/lib/gpuwhyd/state.json")
+    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local/state")
+    return Path(home) / "gpuwhyd" / "state.json"
+
+
+def _boot_id(procfs: Path) -> str:
+    try:
+        return (procfs / "sys/kernel/random/boot_id").read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        log.warning(
+            "cannot tell this boot from an earlier one (%s); open spikes are taken to be of this one", error
+        )
+        return ""
+
+
+def _resident_bytes() -> int | None:
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * limits.getpagesize()

@@ -71,6 +71,7 @@ class ProcessTable:
 
         Read once in a process's life, so that a later change of its name or cgroup does not show. One that was known
         and has ended is still told until `exits` has reported it: what a driver measured of it a moment ago is its own.
+        One that is first seen while it exits has lost its command line and executable already; the rest is true.
         """
         self._notice_ended()
         tracked = self._live.get(pid)

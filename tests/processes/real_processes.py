@@ -16,13 +16,20 @@ def until(condition: Callable[[], bool], deadline_seconds: float = 10.0) -> None
 
 @contextmanager
 def running(
-    command: Sequence[str] = ("sleep", "600"), **options: object
+    command: Sequence[str] = ("sleep", "600"), *, settled: bool = True, **options: object
 ) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of this command; settled: its execve is over, which `Popen` does not quite wait for."""
     with subprocess.Popen(command, **options) as process:  # type: ignore[call-overload]
         try:
+            if settled:
+                until(lambda: _command_line(process.pid) != b"" or state(process.pid) == "Z")
             yield process
         finally:
             process.kill()
+
+
+def _command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def state(pid: int) -> str:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 
 from gpuwhyd.bus.connection import BusConnection
-from gpuwhyd.bus.messages import MethodCall
+from gpuwhyd.bus.messages import ERROR_PREFIX, MethodCall
 from gpuwhyd.errors import BusError
 from gpuwhyd.outputs.dbus_contract import CallError, own_error
 
@@ -13,6 +13,7 @@ RELOAD_ACTION = "org.gpuwhyd1.reload"
 _POLKIT = "org.freedesktop.PolicyKit1"
 _POLKIT_PATH = "/org/freedesktop/PolicyKit1/Authority"
 _POLKIT_INTERFACE = "org.freedesktop.PolicyKit1.Authority"
+_NOT_RUNNING = frozenset({f"{ERROR_PREFIX}ServiceUnknown", f"{ERROR_PREFIX}NameHasNoOwner"})
 _ALLOW_USER_INTERACTION = 1  # polkit's reference manual, CheckAuthorizationFlags
 _ANSWER_SECONDS = 10.0
 _PASSWORD_SECONDS = 120.0
@@ -36,7 +37,12 @@ async def require_reload_permission(connection: BusConnection, call: MethodCall)
 
 
 async def _polkit_allows(connection: BusConnection, call: MethodCall) -> bool:
-    # Calls of ours never activate a service; polkit may be installed and not started yet.
+    try:
+        return await _check_authorization(connection, call)
+    except BusError as error:
+        if error.name not in _NOT_RUNNING:
+            raise
+    # Calls of ours never start a service; polkit may be installed and not started yet.
     await connection.call(
         "org.freedesktop.DBus",
         "/org/freedesktop/DBus",
@@ -44,9 +50,12 @@ async def _polkit_allows(connection: BusConnection, call: MethodCall) -> bool:
         "StartServiceByName",
         "su",
         (_POLKIT, 0),
-        timeout_seconds=_ANSWER_SECONDS,
     )
-    # The unique name of the sender is never used again by the bus, so polkit cannot mistake somebody else for it.
+    return await _check_authorization(connection, call)
+
+
+async def _check_authorization(connection: BusConnection, call: MethodCall) -> bool:
+    # The bus never uses the unique name of the sender again, so polkit cannot mistake somebody else for it.
     subject = ("system-bus-name", {"name": call.sender})
     details: Mapping[str, str] = {}
     flags = _ALLOW_USER_INTERACTION if call.allows_interaction else 0

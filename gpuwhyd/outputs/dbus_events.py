@@ -35,8 +35,8 @@ _OPTIONS = ("event", "gpu", "spike_id")
 class EventsQuery:
     since_usec: int
     maximum: int
-    gpu_id: str | None = None
-    gpu_pci: str | None = None
+    gpu: str | None = None
+    """PCI address, or the id of a GPU that has none."""
     event: str | None = None
     spike_id: str | None = None
 
@@ -56,29 +56,27 @@ def parse_query(body: Body, report: Report | None) -> EventsQuery:
     kinds = [kind.value for kind in EventKind]
     if event is not None and event not in kinds:
         raise own_error("InvalidArgument", f"event '{event}' is not known; there is {', '.join(kinds)}")
-    gpu_id, gpu_pci = _gpu(options["gpu"], report) if "gpu" in options else (None, None)
     return EventsQuery(
         since_usec=since_usec,
         maximum=min(maximum or USUAL_EVENTS, MOST_EVENTS),
-        gpu_id=gpu_id,
-        gpu_pci=gpu_pci,
+        gpu=_gpu(options["gpu"], report) if "gpu" in options else None,
         event=event,
         spike_id=options.get("spike_id"),
     )
 
 
-def _gpu(path: str, report: Report | None) -> tuple[str, str | None]:
-    """Id and PCI address of a GPU, also of one that has been taken out: the path of a PCI device tells its address."""
+def _gpu(path: str, report: Report | None) -> str:
+    """As History wants it, also for a GPU that has been taken out: the path of a PCI device tells its address."""
     for gpu_id, reading in readings_by_id(report).items():
         if gpu_path(gpu_id) == path:
-            return gpu_id, reading.gpu.pci_address
+            return reading.gpu.pci_address or gpu_id
     gone = re.fullmatch(
-        re.escape(GPUS_PATH) + "/(pci_([0-9a-f]{4,8})_([0-9a-f]{2})_([0-9a-f]{2})_([0-7]))", path
+        re.escape(GPUS_PATH) + "/pci_([0-9a-f]{4,8})_([0-9a-f]{2})_([0-9a-f]{2})_([0-7])", path
     )
     if gone is None:
         raise unknown_gpu(report, path)
-    gpu_id, domain, bus, device, function = gone.groups()
-    return gpu_id, f"{domain}:{bus}:{device}.{function}"
+    domain, bus, device, function = gone.groups()
+    return f"{domain}:{bus}:{device}.{function}"
 
 
 class EventsReader:
@@ -122,20 +120,18 @@ class EventsReader:
         return (_bounded([_with_path(event) for event in events]),)
 
     async def _read(self, query: EventsQuery) -> list[dict[str, object]]:
-        # A GPU without a PCI address can only be told by its id, after the read.
-        by_id = query.gpu_id is not None and query.gpu_pci is None
         read = partial(
             self._history.read,
             since_usec=query.since_usec,
-            maximum=MOST_EVENTS if by_id else query.maximum,
-            gpu_pci=query.gpu_pci,
+            maximum=query.maximum,
+            gpu_pci=query.gpu,
             event=query.event,
             spike_id=query.spike_id,
         )
         future = self._thread.submit(read)
         self._reading.append(future)
         try:
-            events = await asyncio.wait_for(asyncio.wrap_future(future), READ_SECONDS)
+            return await asyncio.wait_for(asyncio.wrap_future(future), READ_SECONDS)
         except TimeoutError as error:
             _log.warning("the event history did not answer within %g s", READ_SECONDS)
             raise own_error(
@@ -143,9 +139,6 @@ class EventsReader:
             ) from error
         except HistoryError as error:
             raise own_error("HistoryUnavailable", str(error)) from error
-        if by_id:
-            events = [event for event in events if event.get("gpu_id") == query.gpu_id]
-        return events[-query.maximum :]
 
 
 def _with_path(event: dict[str, object]) -> dict[str, object]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gpuwhyd.engine.sentences import redacted, redacted_headline
-from gpuwhyd.model import AlertEvent, Explanation, GpuUse, ProcessIdentity, Report
+from gpuwhyd.model import AlertEvent, EventKind, Explanation, GpuUse, ProcessIdentity, Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,20 @@ _PUBLIC_EVENT_KEYS = frozenset(
         "rule",
         "duration_seconds",
         "spike",
+        "metric",
+        "value",
+        "threshold",
+        "for_seconds",
+        "backend",
+    }
+)
+_HARDWARE_EVENTS = frozenset(
+    {
+        EventKind.GPU_ADDED,
+        EventKind.GPU_REMOVED,
+        EventKind.GPU_LOST,
+        EventKind.BACKEND_FAILING,
+        EventKind.BACKEND_RECOVERED,
     }
 )
 _PUBLIC_EXPLANATION_KEYS = frozenset(
@@ -101,6 +115,8 @@ def redacted_event(event: Mapping[str, object]) -> dict[str, object]:
     message, written when names were known, is replaced.
     """
     public = {key: value for key, value in event.items() if key in _PUBLIC_EVENT_KEYS}
+    if event.get("event") in _HARDWARE_EVENTS:
+        return public | {key: event[key] for key in ("message",) if key in event}
     explanation = event.get("explanation")
     if isinstance(explanation, Mapping):
         public["explanation"] = {k: v for k, v in explanation.items() if k in _PUBLIC_EXPLANATION_KEYS}

@@ -21,8 +21,8 @@ from gpuwhyd.backends.nvml_library import (
     NO_ATTACH,
     BindingMissingError,
     CardLostError,
+    CardRefusedError,
     NvmlLibrary,
-    describe,
     load_binding,
 )
 from gpuwhyd.backends.nvml_pci import (
@@ -58,6 +58,7 @@ class _Slot:
     paths: PowerPaths
     grip: Grip = field(default_factory=Grip)
     trouble: GpuState | None = None
+    complaint: str = ""
     retry_at: float = 0.0
 
 
@@ -122,6 +123,8 @@ class NvmlBackend:
 
     def close(self) -> None:
         """Gives up library and device nodes; what was learned of the cards stays."""
+        for slot in self._slots.values():
+            slot.trouble = None
         if self._library is not None:
             self._shut_down(self._library)
 
@@ -211,14 +214,16 @@ class NvmlBackend:
     ) -> BackendReadings:
         readings = {address: self._unread(asleep, address) for address in self._slots}
         for address in held:
-            readings[address] = self._read_card(library, self._slots[address], now)
+            readings[address] = self._read_card(self._slots[address], now)
         if all(readings[address].state is GpuState.UNKNOWN for address in held):
-            raise BackendError("NVML answers nothing but errors; see `nvidia-smi` and `dmesg | grep -i nvrm`")
+            complaints = [slot.complaint for slot in self._slots.values() if slot.complaint]
+            what = complaints[0] if complaints else "NVML answers nothing but errors"
+            raise BackendError(f"{what}; see `nvidia-smi` and `dmesg | grep -i nvrm`")
         if self._let_go(readings, held, now):
             self._shut_down(library)
         return BackendReadings(readings=tuple(readings.values()))
 
-    def _read_card(self, library: NvmlLibrary, slot: _Slot, now: float) -> GpuReading:
+    def _read_card(self, slot: _Slot, now: float) -> GpuReading:
         if slot.trouble is not None:
             return slot.card.unread(slot.trouble)
         try:
@@ -227,13 +232,15 @@ class NvmlBackend:
             reading = slot.card.read(now=now, wall_usec=self._wall_usec(), own_pid=self._own_pid)
         except CardLostError as error:
             return self._in_trouble(slot, GpuState.LOST, str(error), now)
-        except library.nvml.NVMLError as error:
-            what = f"GPU {slot.card.address} cannot be opened: {describe(library.nvml, error.value)}"
-            return self._in_trouble(slot, GpuState.UNKNOWN, what, now)
+        except CardRefusedError as error:
+            return self._in_trouble(slot, GpuState.UNKNOWN, str(error), now)
+        slot.complaint = ""
         return reading
 
     def _in_trouble(self, slot: _Slot, state: GpuState, what: str, now: float) -> GpuReading:
-        _log.warning("%s; tried again every %.0f s", what, _RETRY_SECONDS)
+        if what != slot.complaint:
+            _log.warning("%s; tried again every %.0f s", what, _RETRY_SECONDS)
+        slot.complaint = what
         slot.trouble, slot.retry_at = state, now + _RETRY_SECONDS
         slot.card.detach()
         return slot.card.unread(state)

@@ -5,7 +5,7 @@ import struct
 from typing import Any
 
 from gpuwhyd.backends.nvml_fans import FanReader
-from gpuwhyd.backends.nvml_library import NvmlLibrary
+from gpuwhyd.backends.nvml_library import CardRefusedError, NvmlLibrary, describe
 from gpuwhyd.backends.nvml_processes import ProcessReader
 from gpuwhyd.backends.nvml_questions import Questions, within
 from gpuwhyd.model import GpuIdentity, GpuReading, GpuState
@@ -84,9 +84,15 @@ class NvmlCard:
         self._field_buffer = ctypes.create_string_buffer(len(_FIELDS) * _FIELD.size)
 
     def attach(self, now: float) -> None:
-        """Takes the card up: its handle and identity. Raises NVMLError, CardLostError and SessionLostError."""
+        """Takes the card up: its handle and identity. Raises CardRefusedError, CardLostError and SessionLostError."""
         nvml, questions = self._library.nvml, self._questions
-        self.handle = nvml.nvmlDeviceGetHandleByPciBusId(self.address)
+        try:
+            self.handle = nvml.nvmlDeviceGetHandleByPciBusId(self.address)
+        except nvml.NVMLError as error:
+            questions.raise_if_lost(int(error.value))
+            raise CardRefusedError(
+                f"GPU {self.address} cannot be opened: {describe(nvml, error.value)}"
+            ) from error
         questions.forget()
         questions.begin(now)
         self._processes.restart()

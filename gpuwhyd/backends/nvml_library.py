@@ -54,6 +54,7 @@ class NvmlLibrary:
 
     def __init__(self, nvml: Any) -> None:
         self.nvml = nvml
+        self._sessions = 0
         self.initialised = False
 
     def initialise(self, *, flags: int, kernel_version: str | None) -> None:
@@ -67,6 +68,7 @@ class NvmlLibrary:
             self._forget_library()
             code = self._try(flags)
         if code == 0:
+            self._sessions += 1
             self.initialised = True
             return
         raise BackendUnavailableError(self._advice(code, kernel_version))
@@ -80,13 +82,16 @@ class NvmlLibrary:
 
     def shut_down(self) -> None:
         """Closes the device nodes, so that idle cards may suspend. Harmless when not initialised."""
-        if not self.initialised:
-            return
         self.initialised = False
-        try:
-            self.nvml.nvmlShutdown()
-        except self.nvml.NVMLError as error:
-            _log.info("NVML did not shut down cleanly: %s", describe(self.nvml, error.value))
+        while self._sessions:  # NVML counts initialisations; one whose shutdown failed is given back later
+            try:
+                self.nvml.nvmlShutdown()
+            except self.nvml.NVMLError as error:
+                if error.value == UNINITIALIZED:
+                    self._sessions = 0
+                _log.info("NVML did not shut down cleanly: %s", describe(self.nvml, error.value))
+                return
+            self._sessions -= 1
 
     def function(self, name: str) -> Any:
         """A C function of the library, for calls that nvidia-ml-py's own wrapper gets wrong or makes slowly.
@@ -105,6 +110,7 @@ class NvmlLibrary:
         with nvml.libLoadLock:
             library, nvml.nvmlLib = nvml.nvmlLib, None
             nvml._nvmlGetFunctionPointer_cache.clear()  # noqa: SLF001 - its functions point into the old library
+        self._sessions = 0
         if library is not None:
             _dlclose(library._handle)  # noqa: SLF001 - ctypes gives the handle no other name
 
@@ -157,3 +163,7 @@ class SessionLostError(BackendError):
 
 class CardLostError(BackendError):
     """One card fell off the bus or needs a reset; the others may go on."""
+
+
+class CardRefusedError(BackendError):
+    """One card cannot be opened; the others may go on."""

@@ -72,6 +72,13 @@ class Questions:
         self.answers += 1
         return answer
 
+    def raise_if_lost(self, code: int) -> None:
+        """Raises CardLostError or SessionLostError for the NVML errors that mean it."""
+        if code in _CARD_LOST:
+            raise CardLostError(f"{self._label}: {describe(self._nvml, code)}")
+        if code in _SESSION_LOST:
+            raise SessionLostError(f"NVML: {describe(self._nvml, code)}")
+
     def is_declined(self, name: str) -> bool:
         until = self._declined.get(name)
         if until is None:
@@ -83,10 +90,7 @@ class Questions:
 
     def refused(self, name: str, code: int) -> None:
         """Takes note of an NVML error. Raises CardLostError and SessionLostError."""
-        if code in _CARD_LOST:
-            raise CardLostError(f"{self._label}: {describe(self._nvml, code)}")
-        if code in _SESSION_LOST:
-            raise SessionLostError(f"NVML: {describe(self._nvml, code)}")
+        self.raise_if_lost(code)
         if code in _DECLINED:
             self._declined[name] = self.now + ASK_AGAIN_SECONDS
             self.answers += 1  # declining is an answer: the card is there

@@ -190,6 +190,9 @@ static nvmlReturn_t give(const struct fake_sensor *sensor, unsigned *target)
 
 #define FAKE(name, ...) nvmlReturn_t name(__VA_ARGS__) { nvmlReturn_t refusal = enter(FN_##name, 1); if (refusal) return refusal;
 #define FAKE_FIRST(name, ...) nvmlReturn_t name(__VA_ARGS__) { nvmlReturn_t refusal = enter(FN_##name, 0); if (refusal) return refusal;
+/* Gives back what was taken, whether the driver is still there or not. */
+#define FAKE_LAST(name, ...) nvmlReturn_t name(__VA_ARGS__) { nvmlReturn_t refusal = enter(FN_##name, 0); \
+    if (refusal && refusal != NVML_ERROR_DRIVER_NOT_LOADED) return refusal;
 #define FAKE_CARD(name, ...) nvmlReturn_t name(nvmlDevice_t device, ##__VA_ARGS__) { struct fake_card *card; \
     nvmlReturn_t refusal = enter_card(FN_##name, device, &card); if (refusal) return refusal;
 /* Functions that exist and that no fake card supports. */
@@ -216,13 +219,13 @@ FAKE_FIRST(nvmlInit_v2, void)
     return nvmlInitWithFlags(0);
 END
 
-FAKE_FIRST(nvmlShutdown, void)
+FAKE_LAST(nvmlShutdown, void)
     if (!initialisations)
         return NVML_ERROR_UNINITIALIZED;
     if (--initialisations)
         return NVML_SUCCESS;
     for (unsigned index = 0; index < FAKE_MAX_CARDS; index++) {
-        if (attached[index] && writable)
+        if (attached[index] && state && writable)
             __atomic_sub_fetch(&state->cards[index].attached, 1, __ATOMIC_SEQ_CST);
         attached[index] = 0;
     }

@@ -68,3 +68,7 @@ class FakeSysfs:
         module = self.root / "module/nvidia"
         module.mkdir(parents=True, exist_ok=True)
         (module / "version").write_text(version + "\n")
+
+    def set_suspended_time(self, address: str, milliseconds: int) -> None:
+        """How long the kernel has had the card suspended since boot."""
+        (self._device(address) / "power/runtime_suspended_time").write_text(f"{milliseconds}\n")

@@ -6,7 +6,7 @@ from gpuwhyd.backends.base import Probe
 from gpuwhyd.model import BackendState, GpuState
 from tests.backends.nvml_rig import ADDRESS, SECOND, NvmlRig, run_python
 from tests.fake_nvml.control import FakeDriver, FakeProcess, FakeSample
-from tests.fake_nvml.sysfs import AUDIO, CONTROLLER_3D, INTEL, FakeSysfs
+from tests.fake_nvml.sysfs import AMD, AUDIO, CONTROLLER_3D, INTEL, FakeSysfs
 
 
 @pytest.fixture
@@ -252,6 +252,7 @@ def test_other_functions_and_other_drivers_cards_are_not_nvmls(rig):
     rig.sysfs.add("0000:00:02.0", vendor=INTEL, driver="i915")
     rig.sysfs.add("0000:03:00.0", device_class=CONTROLLER_3D, driver="vfio-pci")
     rig.sysfs.add("0000:04:00.0", driver="nouveau")
+    rig.sysfs.add("0000:05:00.0", vendor=AMD, driver=None)
     assert [reading.gpu.pci_address for reading in rig.read().readings] == [ADDRESS]
 
 

@@ -34,28 +34,35 @@ class Announcer:
         self._gpus: dict[str, tuple[GpuIdentity, Announced]] = {}
 
     def announce(
-        self, report: Report, sample_interval_seconds: float | None, *, with_events: bool = True
+        self,
+        report: Report,
+        sample_interval_seconds: float | None,
+        *,
+        now_seconds: float,
+        with_events: bool = True,
     ) -> None:
-        """A GPU is added before anything is said of it, and removed after its last event."""
+        """A GPU is added before anything is said of it, and removed after its last event.
+
+        `now_seconds` is of a clock that listeners live by too, not of the snapshot: a simulation's runs faster.
+        """
         readings = views.readings_by_id(report)
         for reading in readings.values():
-            self._announce_gpu(report, reading)
-        self._announce_manager(report, sample_interval_seconds)
+            self._announce_gpu(report, reading, now_seconds)
+        self._announce_manager(report, sample_interval_seconds, now_seconds)
         for event in report.events if with_events else ():
             self._announce_event(report, event)
         for gpu_id in [gpu_id for gpu_id in self._gpus if gpu_id not in readings]:
             self._remove(gpu_id)
 
-    def _announce_gpu(self, report: Report, reading: GpuReading) -> None:
+    def _announce_gpu(self, report: Report, reading: GpuReading, now_seconds: float) -> None:
         properties = views.gpu_properties(report, reading)
         topic = views.gpu_topic(report, reading.gpu.id)
-        now = report.snapshot.boottime_seconds
         known = self._gpus.get(reading.gpu.id)
         if known is not None and known[0] != reading.gpu:
             self._remove(reading.gpu.id)  # its constant properties have changed
             known = None
         if known is None:
-            announced = announced_in_full(_signalled(GPU, properties), topic, now)
+            announced = announced_in_full(_signalled(GPU, properties), topic, now_seconds)
             self._emit_added(reading.gpu.id, properties)
         else:
             moved, announced = changes(
@@ -63,19 +70,21 @@ class Announcer:
                 _signalled(GPU, properties),
                 topic=topic,
                 active=bool(properties["SpikeActive"]),
-                now_seconds=now,
+                now_seconds=now_seconds,
             )
             self._emit_changed(gpu_path(reading.gpu.id), GPU, moved)
         self._gpus[reading.gpu.id] = (reading.gpu, announced)
 
-    def _announce_manager(self, report: Report, sample_interval_seconds: float | None) -> None:
+    def _announce_manager(
+        self, report: Report, sample_interval_seconds: float | None, now_seconds: float
+    ) -> None:
         properties = views.manager_properties(report, sample_interval_seconds)
         moved, self._manager = changes(
             self._manager,
             _signalled(MANAGER, properties),
             topic=tuple(views.gpu_topic(report, gpu_id) for gpu_id in report.explanations),
             active=bool(properties["FanActive"]),
-            now_seconds=report.snapshot.boottime_seconds,
+            now_seconds=now_seconds,
         )
         self._emit_changed(ROOT_PATH, MANAGER, moved)
 

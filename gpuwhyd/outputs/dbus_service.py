@@ -6,6 +6,7 @@ meanwhile, and the new bus is told everything anew.
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -41,6 +42,7 @@ class BusService:
 
     `reload` and `refresh` do their work and return when it is done, `health` gives what GetHealth answers, `on_sleep` is
     told True before the machine sleeps and False after (only with `follow_logind`: on the system bus).
+    `clock` gives seconds; how often is announced goes by it.
     """
 
     def __init__(
@@ -53,16 +55,18 @@ class BusService:
         health: Callable[[], dict[str, object]],
         on_sleep: Callable[[bool], None] = lambda _going_to_sleep: None,
         follow_logind: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.serving = asyncio.Event()
         self._address = address
         self._on_sleep = on_sleep
         self._follow_logind = follow_logind
+        self._clock = clock
         self._report: Report | None = None
         self._reported_at: float | None = None
         self._connection: BusConnection | None = None
         self._announcer: Announcer | None = None
-        self._publish_is_failing = False
+        self._announcing_fails = False
         self._known_faults: set[tuple[str, type[Exception]]] = set()
         self._unfinished: dict[asyncio.Task[None], str] = {}
         self._views = ManagerViews(current=self._current, viewer=self._viewer, health=health)
@@ -98,16 +102,8 @@ class BusService:
 
     async def publish(self, report: Report) -> None:
         self._report = report
-        self._reported_at = asyncio.get_running_loop().time()
-        if self._announcer is None:
-            return
-        try:
-            self._announcer.announce(report, self._views.sample_interval_seconds())
-            self._publish_is_failing = False
-        except Exception:  # noqa: BLE001 - a fault in what is shown must not end sampling and journal; it is logged
-            if not self._publish_is_failing:
-                _log.exception("a report could not be announced on D-Bus")
-            self._publish_is_failing = True
+        self._reported_at = self._clock()
+        self._announce(report)
 
     async def close(self) -> None:
         """Ends what is going on; the name goes with the connection, which `run` closes when it is cancelled."""
@@ -126,9 +122,7 @@ class BusService:
             self._announcer = Announcer(connection)
             if self._report is not None:
                 # What happened while the bus was away is in the journal; a signal tells what happens now.
-                self._announcer.announce(
-                    self._report, self._views.sample_interval_seconds(), with_events=False
-                )
+                self._announce(self._report, with_events=False)
             self.serving.set()
             _log.info("serving %s on the bus %s with %s", BUS_NAME, self._address, connection.library)
             return await _first(connection.disconnected(), name_lost.wait())
@@ -138,6 +132,18 @@ class BusService:
             self._connection = None
             await self._end_unfinished()
             await connection.close()
+
+    def _announce(self, report: Report, *, with_events: bool = True) -> None:
+        if self._announcer is None:
+            return
+        interval = self._views.sample_interval_seconds()
+        try:
+            self._announcer.announce(report, interval, now_seconds=self._clock(), with_events=with_events)
+            self._announcing_fails = False
+        except Exception:  # noqa: BLE001 - a fault in what is shown must not end sampling and journal; it is logged
+            if not self._announcing_fails:
+                _log.exception("a report could not be announced on D-Bus")
+            self._announcing_fails = True
 
     async def _subscribe(self, connection: BusConnection) -> asyncio.Event:
         """Follows logind if so wished; gives the event that our name is taken away."""
@@ -238,7 +244,7 @@ class BusService:
     def _sample_age(self) -> float | None:
         if self._reported_at is None:
             return None
-        return asyncio.get_running_loop().time() - self._reported_at
+        return self._clock() - self._reported_at
 
     async def _viewer(self, sender: str) -> Viewer:
         """Who cannot be identified sees what everyone may see."""

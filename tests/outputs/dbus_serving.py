@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gpuwhyd.bus.connection import BusConnection, SignalMatch
 from gpuwhyd.errors import HistoryError
+from gpuwhyd.model import Report
 from gpuwhyd.outputs.dbus_contract import BUS_NAME, GPU, MANAGER, OBJECT_MANAGER, PROPERTIES, ROOT_PATH
 from gpuwhyd.outputs.dbus_service import BusService
 from gpuwhyd.outputs.history import RecentHistory
@@ -39,6 +40,14 @@ class Daemon:
     sleeps: list[bool] = field(default_factory=list)
     refresh_gate: asyncio.Event = field(default_factory=asyncio.Event)
     history: RecentHistory = field(default_factory=RecentHistory)
+    now_seconds: float = 0.0
+    service: BusService | None = None
+
+    async def publish(self, report: Report) -> None:
+        """At the time that the report itself tells."""
+        assert self.service is not None
+        self.now_seconds = report.snapshot.boottime_seconds
+        await self.service.publish(report)
 
     async def reload(self) -> None:
         self.reloads += 1
@@ -75,7 +84,9 @@ async def serving(
         health=daemon.health,
         on_sleep=daemon.sleeps.append,
         follow_logind=follow_logind,
+        clock=lambda: daemon.now_seconds,
     )
+    daemon.service = service
     running = asyncio.create_task(service.run())
     try:
         await asyncio.wait_for(service.serving.wait(), WITHIN_SECONDS)

@@ -74,7 +74,8 @@ def test_the_properties_served_are_those_of_the_contract():
 
 def test_the_methods_served_are_those_of_the_contract():
     async def body(address):
-        async with serving(address, Daemon()) as service:
+        daemon = Daemon()
+        async with serving(address, daemon) as service:
             served = service._objects()[ROOT_PATH]
             assert set(served[MANAGER].methods) == set(interfaces()[MANAGER].methods)
             assert interfaces()[GPU].methods == {}
@@ -85,8 +86,9 @@ def test_the_methods_served_are_those_of_the_contract():
 
 def test_introspection_serves_the_files_verbatim_and_the_standard_interfaces():
     async def body(address):
-        async with serving(address, Daemon()) as service, connected(address) as client:
-            await service.publish(report())
+        daemon = Daemon()
+        async with serving(address, daemon), connected(address) as client:
+            await daemon.publish(report())
             for path, name in ((ROOT_PATH, MANAGER), (CARD_PATH, GPU)):
                 (xml,) = await client.call(
                     BUS_NAME, path, "org.freedesktop.DBus.Introspectable", "Introspect"

@@ -69,8 +69,8 @@ async def test_before_the_first_sample_the_summary_says_that_it_starts(address, 
 
 @scenario
 async def test_busctl_reads_every_property_of_a_card(address, daemon):
-    async with serving(address, daemon) as service:
-        await service.publish(report())
+    async with serving(address, daemon):
+        await daemon.publish(report())
         answer = await busctl(address, "call", BUS_NAME, CARD_PATH, PROPERTIES, "GetAll", "s", GPU)
         (properties,) = answer["data"]
         assert properties["FanPercent"] == {"type": "d", "data": 57.0}
@@ -87,8 +87,8 @@ async def test_what_a_card_does_not_offer_is_nan_and_an_empty_string_in_properti
     address, daemon
 ):
     bare = GpuReading(gpu=BARE_CARD, backend="nvml", state=GpuState.ASLEEP, fan_mode=FanMode.NONE)
-    async with serving(address, daemon) as service, connected(address) as client:
-        await service.publish(report(readings=(bare,)))
+    async with serving(address, daemon), connected(address) as client:
+        await daemon.publish(report(readings=(bare,)))
         path = "/org/gpuwhyd1/gpus/pci_0000_02_00_0"
         (properties,) = await client.call(BUS_NAME, path, PROPERTIES, "GetAll", "s", (GPU,))
         assert all(
@@ -102,8 +102,8 @@ async def test_what_a_card_does_not_offer_is_nan_and_an_empty_string_in_properti
 
 @scenario
 async def test_explain_summary_metrics_and_processes_agree(address, daemon):
-    async with serving(address, daemon) as service, connected(address) as client:
-        await service.publish(report())
+    async with serving(address, daemon), connected(address) as client:
+        await daemon.publish(report())
         answer = await manager(client, "Explain", "o", (CARD_PATH,))
         (card,) = (await manager(client, "GetSummary"))["gpus"]
         (metrics,) = await manager(client, "GetMetrics")
@@ -121,8 +121,8 @@ async def test_explain_summary_metrics_and_processes_agree(address, daemon):
 
 @scenario
 async def test_an_unknown_gpu_is_one_line_that_lists_the_known(address, daemon):
-    async with serving(address, daemon) as service, connected(address) as client:
-        await service.publish(report())
+    async with serving(address, daemon), connected(address) as client:
+        await daemon.publish(report())
         for member in ("Explain", "GetProcesses"):
             error = await refused(manager(client, member, "o", ("/org/gpuwhyd1/gpus/pci_9",)))
             assert error.name == "org.gpuwhyd1.Error.UnknownGpu"
@@ -145,8 +145,8 @@ async def test_every_wrong_call_gets_the_specifications_own_error(address, daemo
         (CARD_PATH, OBJECT_MANAGER, "GetManagedObjects", "", (), "UnknownInterface"),
         ("/org", PROPERTIES, "GetAll", "s", ("",), "UnknownInterface"),
     ]
-    async with serving(address, daemon) as service, connected(address) as client:
-        await service.publish(report())
+    async with serving(address, daemon), connected(address) as client:
+        await daemon.publish(report())
         for path, interface, member, signature, body, expected in wrong:
             error = await refused(client.call(BUS_NAME, path, interface, member, signature, body))
             assert error.name == f"org.freedesktop.DBus.Error.{expected}", (path, interface, member)
@@ -166,10 +166,10 @@ async def test_a_call_without_interface_and_peer_on_any_path_are_answered(addres
 
 @scenario
 async def test_a_new_card_is_added_and_a_pulled_one_removed_from_the_managers_path(address, daemon):
-    async with serving(address, daemon) as service, connected(address) as client:
+    async with serving(address, daemon), connected(address) as client:
         heard = await hear(client)
-        await service.publish(report(readings=(reading(), reading(BARE_CARD))))
-        await service.publish(report(boottime_seconds=102.0))
+        await daemon.publish(report(readings=(reading(), reading(BARE_CARD))))
+        await daemon.publish(report(boottime_seconds=102.0))
         await until(lambda: heard.of("InterfacesRemoved"))
         added = heard.of("InterfacesAdded")
         assert [(path, body[0]) for path, body in added] == [
@@ -185,11 +185,11 @@ async def test_a_new_card_is_added_and_a_pulled_one_removed_from_the_managers_pa
 
 @scenario
 async def test_a_card_whose_driver_changed_is_removed_and_added(address, daemon):
-    async with serving(address, daemon) as service, connected(address) as client:
-        await service.publish(report())
+    async with serving(address, daemon), connected(address) as client:
+        await daemon.publish(report())
         heard = await hear(client)
         newer = replace(CARD, driver="nvidia 560.1")
-        await service.publish(report(boottime_seconds=102.0, readings=(reading(newer),)))
+        await daemon.publish(report(boottime_seconds=102.0, readings=(reading(newer),)))
         await until(lambda: heard.of("InterfacesAdded"))
         names = [name for name, _, _ in heard.signals if name.startswith("Interfaces")]
         assert names == ["InterfacesRemoved", "InterfacesAdded"]
@@ -198,23 +198,23 @@ async def test_a_card_whose_driver_changed_is_removed_and_added(address, daemon)
 
 @scenario
 async def test_only_what_moved_is_announced_and_constant_properties_never(address, daemon):
-    async with serving(address, daemon) as service, connected(address) as client:
-        await service.publish(report())
+    async with serving(address, daemon), connected(address) as client:
+        await daemon.publish(report())
         heard = await hear(client)
-        await service.publish(report(boottime_seconds=102.0, readings=(reading(fan_percent=57.4),)))
-        await service.publish(report(boottime_seconds=104.0, readings=(reading(fan_percent=60.0),)))
+        await daemon.publish(report(boottime_seconds=102.0, readings=(reading(fan_percent=57.4),)))
+        await daemon.publish(report(boottime_seconds=104.0, readings=(reading(fan_percent=60.0),)))
         await until(lambda: heard.of("PropertiesChanged"))
         assert heard.of("PropertiesChanged") == [(CARD_PATH, (GPU, {"FanPercent": 60.0}, []))]
 
 
 @scenario
 async def test_a_tick_of_ten_milliseconds_is_not_announced_more_than_once_a_second(address, daemon):
-    async with serving(address, daemon) as service, connected(address) as client:
-        await service.publish(report())
+    async with serving(address, daemon), connected(address) as client:
+        await daemon.publish(report())
         heard = await hear(client)
         for tick in range(1, 301):
             now = 100.0 + tick / 100
-            await service.publish(
+            await daemon.publish(
                 report(boottime_seconds=now, readings=(reading(fan_percent=float(tick % 100)),))
             )
         await client.call(BUS_NAME, ROOT_PATH, "org.freedesktop.DBus.Peer", "Ping")
@@ -224,10 +224,10 @@ async def test_a_tick_of_ten_milliseconds_is_not_announced_more_than_once_a_seco
 
 @scenario
 async def test_spikes_and_alerts_are_told_after_the_properties(address, daemon):
-    async with serving(address, daemon) as service, connected(address) as client:
+    async with serving(address, daemon), connected(address) as client:
         heard = await hear(client)
-        await service.publish(report(events=(spike_event(), alert_event())))
-        await service.publish(
+        await daemon.publish(report(events=(spike_event(), alert_event())))
+        await daemon.publish(
             report(boottime_seconds=102.0, events=(spike_event(EventKind.SPIKE_ENDED, 102.0),))
         )
         await until(lambda: heard.of("SpikeEnded"))
@@ -247,11 +247,11 @@ async def test_spikes_and_alerts_are_told_after_the_properties(address, daemon):
 
 @scenario
 async def test_the_last_event_of_a_pulled_card_comes_before_its_removal(address, daemon):
-    async with serving(address, daemon) as service, connected(address) as client:
-        await service.publish(report())
+    async with serving(address, daemon), connected(address) as client:
+        await daemon.publish(report())
         heard = await hear(client)
         ended = spike_event(EventKind.SPIKE_ENDED, 102.0)
-        await service.publish(report(boottime_seconds=102.0, readings=(), events=(ended,)))
+        await daemon.publish(report(boottime_seconds=102.0, readings=(), events=(ended,)))
         await until(lambda: heard.of("InterfacesRemoved"))
         names = [name for name, _, _ in heard.signals if name != "PropertiesChanged"]
         assert names == ["SpikeEnded", "InterfacesRemoved"]
@@ -259,12 +259,12 @@ async def test_the_last_event_of_a_pulled_card_comes_before_its_removal(address,
 
 @scenario
 async def test_many_refreshes_share_one_sample_and_answer_when_it_is_there(address, daemon):
-    async with serving(address, daemon) as service, connected(address) as client:
+    async with serving(address, daemon), connected(address) as client:
         calls = [asyncio.create_task(manager(client, "Refresh")) for _ in range(10)]
         await until(lambda: daemon.refreshes)
         await client.call(BUS_NAME, ROOT_PATH, "org.freedesktop.DBus.Peer", "Ping")
         assert not any(call.done() for call in calls)
-        await service.publish(report())
+        await daemon.publish(report())
         daemon.refresh_gate.set()
         await asyncio.gather(*calls)
         await manager(client, "Refresh")  # the sample is still fresh
@@ -309,10 +309,10 @@ async def test_a_bug_in_the_daemon_stays_in_its_log(address, daemon):
 
 @scenario
 async def test_publishing_survives_a_report_that_cannot_be_shown(address, daemon):
-    async with serving(address, daemon) as service, connected(address) as client:
+    async with serving(address, daemon), connected(address) as client:
         broken = replace(reading(), power_watts="lots")
-        await service.publish(report(readings=(broken,)))
-        await service.publish(report(boottime_seconds=102.0))
+        await daemon.publish(report(readings=(broken,)))
+        await daemon.publish(report(boottime_seconds=102.0))
         assert (await manager(client, "GetSummary"))["fan_active"] is True
 
 
@@ -320,8 +320,8 @@ async def test_publishing_survives_a_report_that_cannot_be_shown(address, daemon
 async def test_events_are_filtered_and_carry_the_gpus_path(address, daemon):
     happened = report(events=(spike_event(), alert_event(), spike_event(EventKind.SPIKE_ENDED)))
     await daemon.history.publish(happened)
-    async with serving(address, daemon) as service, connected(address) as client:
-        await service.publish(report())
+    async with serving(address, daemon), connected(address) as client:
+        await daemon.publish(report())
         everything = await manager(client, "GetEvents", "tua{sv}", (0, 0, {}))
         assert [event["event"] for event in everything] == ["spike-started", "alert-raised", "spike-ended"]
         assert {event["gpu"] for event in everything} == {CARD_PATH}
@@ -341,8 +341,8 @@ async def test_wrong_arguments_of_get_events_are_named(address, daemon):
         ({"spike_id": 7}, "InvalidArgument", "option 'spike_id' must be a string"),
         ({"gpu": "/org/gpuwhyd1/gpus/nothing"}, "UnknownGpu", "there is no GPU"),
     ]
-    async with serving(address, daemon) as service, connected(address) as client:
-        await service.publish(report())
+    async with serving(address, daemon), connected(address) as client:
+        await daemon.publish(report())
         for options, name, text in wrong:
             error = await refused(manager(client, "GetEvents", "tua{sv}", (0, 0, options)))
             assert error.name == f"org.gpuwhyd1.Error.{name}"
@@ -382,17 +382,17 @@ def test_after_a_crash_of_the_bus_the_name_comes_back_and_everything_is_announce
     async def body(first):
         daemon = Daemon()
         async with serving(first.address, daemon) as service:
-            await service.publish(report())
+            await daemon.publish(report())
             first.kill()
             await until(lambda: not service.serving.is_set(), "losing the bus")
-            await service.publish(report(boottime_seconds=102.0, events=(spike_event(),)))
+            await daemon.publish(report(boottime_seconds=102.0, events=(spike_event(),)))
             socket_path.unlink()
             with private_bus(socket_path=socket_path) as second:
                 async with connected(second.address) as client:
                     heard = await hear(client)
                     await until(service.serving.is_set, "serving again")
                     await until(lambda: heard.of("InterfacesAdded") and heard.of("PropertiesChanged"))
-                    await service.publish(
+                    await daemon.publish(
                         report(boottime_seconds=104.0, readings=(reading(fan_percent=80.0),))
                     )
                     await until(
@@ -436,8 +436,8 @@ async def test_a_name_that_is_taken_away_is_asked_for_again(address, daemon):
 
 @scenario
 async def test_gdbus_and_busctl_understand_the_introspection(address, daemon):
-    async with serving(address, daemon) as service:
-        await service.publish(report())
+    async with serving(address, daemon):
+        await daemon.publish(report())
         for path in ("/", ROOT_PATH, "/org/gpuwhyd1/gpus", CARD_PATH):
             status, out, err = await run(
                 "gdbus", "introspect", "--address", address, "--dest", BUS_NAME, "--object-path", path

@@ -41,8 +41,9 @@ def system_bus(tmp_path):
 
 def test_an_ordinary_user_hears_a_spike_and_the_properties(system_bus):
     async def body():
-        async with serving(system_bus, Daemon()) as service, listening_as(NOBODY, system_bus) as following:
-            await service.publish(report(events=(spike_event(),)))
+        daemon = Daemon()
+        async with serving(system_bus, daemon), listening_as(NOBODY, system_bus) as following:
+            await daemon.publish(report(events=(spike_event(),)))
             heard = [await following(), await following()]
             assert [one["signal"] for one in heard] == ["PropertiesChanged", "SpikeStarted"]
             assert heard[1]["body"][1] == CARD_PATH
@@ -53,8 +54,9 @@ def test_an_ordinary_user_hears_a_spike_and_the_properties(system_bus):
 
 def test_a_command_line_reaches_root_and_its_own_user_and_nobody_else(system_bus):
     async def body():
-        async with serving(system_bus, Daemon()) as service:
-            await service.publish(report())
+        daemon = Daemon()
+        async with serving(system_bus, daemon):
+            await daemon.publish(report())
             lines = {}
             for uid in (0, OTHER_UID, NOBODY):
                 (shown,) = (await call_as(uid, system_bus, "GetProcesses", "o", CARD_PATH))["answer"]
@@ -74,8 +76,8 @@ def test_under_hidepid_no_answer_to_an_ordinary_user_and_no_signal_holds_a_name(
         daemon = Daemon()
         hidden = report(hidden=True, events=(spike_event(), alert_event()))
         await daemon.history.publish(hidden)
-        async with serving(system_bus, daemon) as service, listening_as(NOBODY, system_bus) as following:
-            await service.publish(hidden)
+        async with serving(system_bus, daemon), listening_as(NOBODY, system_bus) as following:
+            await daemon.publish(hidden)
             said = [await following() for _ in range(3)]
             assert [one["signal"] for one in said] == ["PropertiesChanged", "SpikeStarted", "AlertRaised"]
             calls = [
@@ -115,8 +117,9 @@ def test_before_the_first_sample_the_history_holds_no_names_for_ordinary_users(s
 
 def test_the_bus_itself_denies_what_is_not_for_reading(system_bus):
     async def body():
-        async with serving(system_bus, Daemon()) as service:
-            await service.publish(report())
+        daemon = Daemon()
+        async with serving(system_bus, daemon):
+            await daemon.publish(report())
             for uid in (NOBODY, 0):
                 answer = await call_as(
                     uid, system_bus, "Set", "ssv", MANAGER, "Headline", "x", interface=PROPERTIES
@@ -141,8 +144,9 @@ def test_the_bus_itself_denies_what_is_not_for_reading(system_bus):
 
 def test_busctl_of_an_ordinary_user_reads_everything_it_needs(system_bus):
     async def body():
-        async with serving(system_bus, Daemon()) as service:
-            await service.publish(report())
+        daemon = Daemon()
+        async with serving(system_bus, daemon):
+            await daemon.publish(report())
             for arguments in (
                 ("introspect", BUS_NAME, CARD_PATH, GPU),
                 ("tree", BUS_NAME),

@@ -1,9 +1,12 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.containers import roots
+from tests.containers.bench import Bench
 from tests.containers.harness import Debian, booted
+from tests.fake_nvml.control import FakeDriver
 
 
 @pytest.fixture(scope="session", params=roots.SUITES)
@@ -33,3 +36,23 @@ def pytest_runtest_makereport(item: pytest.Item):
             ("journal of the container", debian.journal("--lines=80", "--output=short-precise"))
         )
     return report
+
+
+@pytest.fixture(scope="session")
+def fake_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return FakeDriver.build(tmp_path_factory.mktemp("fake-nvml"))
+
+
+@pytest.fixture(scope="session")
+def installed_bench(debian: Debian, fake_library: Path) -> Iterator[Bench]:
+    bench = Bench(debian, fake_library)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def bench(installed_bench: Bench) -> Iterator[Bench]:
+    """gpuwhyd runs, has seen its card at rest, and has told no spike yet."""
+    installed_bench.start()
+    yield installed_bench
+    installed_bench.stop()

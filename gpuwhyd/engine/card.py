@@ -7,13 +7,14 @@ from gpuwhyd.engine.causes import Facts, Finding, find
 from gpuwhyd.engine.fan_level import STANDSTILL_RPM, FanLevel
 from gpuwhyd.engine.heat import Heat
 from gpuwhyd.engine.idle_floor import IdleFloor
-from gpuwhyd.engine.ledger import Account, Ledger
+from gpuwhyd.engine.ledger import Ledger
 from gpuwhyd.engine.phases import Change
 from gpuwhyd.engine.rules import Firing, RuleBook
 from gpuwhyd.engine.saved import optional_number, restore, table
 from gpuwhyd.engine.sentences import compose
 from gpuwhyd.engine.settings import EngineSettings
 from gpuwhyd.engine.spikes import LastSpike, SpikeWatch
+from gpuwhyd.engine.suspects import PAUSED_SECONDS, leading_suspects
 from gpuwhyd.engine.telling import Telling
 from gpuwhyd.model import (
     Cause,
@@ -35,11 +36,8 @@ from gpuwhyd.model import (
 
 GAP_SECONDS = 30.0
 """After a longer pause between readings, what must hold without a break starts anew."""
-SMALLEST_SHARE = 0.02
-MOST_SUSPECTS = 10
-PAUSED_SECONDS = 5.0
-"""A program counts as stopped when it has not worked for so long; engine times come in samples of up to 1 s."""
 WARM_WATTS = 1.0
+MOVING_SECONDS = 20.0
 BUSY_UTILIZATION_PERCENT = 10.0
 
 
@@ -63,6 +61,8 @@ class Card:
         self.state = GpuState.UNKNOWN
         self.missing_since: float | None = None
         self.explanation: Explanation | None = None
+        self.fan_is_moving = False
+        """It rises, or is up and has not found its speed: worth looking more often."""
         self._level = FanLevel()
         self._heat = Heat()
         self._watch = SpikeWatch()
@@ -111,6 +111,8 @@ class Card:
         else:
             self._heat.feed_nothing(now, dt, exits)
         change, spike = self._follow_fan(snapshot, reading, settings, first=first)
+        unsteady = self._watch.spike is not None and self._level.flat_seconds(now) < MOVING_SECONDS
+        self.fan_is_moving = reading.state is GpuState.AWAKE and (unsteady or self._level.may_be_rising)
         if change is Change.ROSE and spike is not None:
             self._heat_at_onset_watts = self._heat.ledger.heat_watts
         self.explanation = self._explain(snapshot, reading)
@@ -229,7 +231,9 @@ class Card:
     # -- the answer -----------------------------------------------------------------------------------------------
 
     def _explain(self, snapshot: Snapshot, reading: GpuReading) -> Explanation:
-        if reading.state not in {GpuState.AWAKE, GpuState.ASLEEP}:
+        if reading.state is GpuState.UNKNOWN:
+            return self._explanation(snapshot, reading, _LET_GO, (), Outlook())
+        if reading.state is GpuState.LOST:
             return self._explanation(snapshot, reading, _NO_READING, (), Outlook())
         now, ledger = snapshot.boottime_seconds, self._heat.ledger
         facts = Facts(
@@ -244,10 +248,10 @@ class Card:
             trend=self._heat.trace.trend(now),
             working=self._heat.is_working,
             warm=ledger.heat_watts >= WARM_WATTS,
-            suspects=self._suspects(now),
+            suspects=leading_suspects(ledger, now),
             unattributed_share=ledger.share(ledger.unattributed),
             engine_times_known=ledger.engine_times_known,
-            power_known=self._heat.floor.smoothed_watts is not None,
+            power_known=reading.power_watts is not None or reading.power_average_watts is not None,
         )
         finding = find(facts)
         if not facts.has_fan:
@@ -287,13 +291,6 @@ class Card:
             spike_id=spike.spike_id if spike else (last.spike_id if last else None),
         )
         return replace(explanation, sentence=compose(explanation))
-
-    def _suspects(self, now: float) -> tuple[Suspect, ...]:
-        ledger = self._heat.ledger
-        leading = ledger.ranked()[:MOST_SUSPECTS]
-        # rounding down keeps the sum of shares at or below 1
-        shares = ((account, int(ledger.share(account) * 10_000) / 10_000) for account in leading)
-        return tuple(_suspect(account, share, now) for account, share in shares if share >= SMALLEST_SHARE)
 
     def _evidence(self, snapshot: Snapshot, finding: Finding) -> tuple[Evidence, ...]:
         """What the answer rests on, machine-readable."""
@@ -365,6 +362,8 @@ class Card:
             self._just_restored = True
 
 
+_LET_GO = Finding(cause=Cause.QUIET, confidence=0.6, marks=("let_go",))
+"""An idle card whose backend does not look for a moment, so that it can fall asleep."""
 _NO_READING = Finding(cause=Cause.UNKNOWN, confidence=0.0, marks=("no_reading",))
 
 
@@ -378,22 +377,3 @@ def restored_card(saved: object, *, same_boot: bool) -> Card:
 
 def _has_no_fan(reading: GpuReading) -> bool:
     return reading.fan_mode is FanMode.NONE
-
-
-def _suspect(account: Account, share: float, now: float) -> Suspect:
-    if account.program is None:
-        raise ValueError("what is unattributed has no program")
-    stopped = account.stopped_at if not account.alive else None
-    if stopped is None and account.last_worked is not None and now - account.last_worked > PAUSED_SECONDS:
-        stopped = account.last_worked
-    return Suspect(
-        program=account.program,
-        share=share,
-        process_name=account.process_name,
-        power_watts=round(account.fast_watts, 1),
-        pids=tuple(sorted(account.pids)),
-        alive=account.alive,
-        stopped_seconds_ago=None if stopped is None else max(0.0, now - stopped),
-        memory_used_bytes=account.memory_used_bytes,
-        engine_percent=account.engine_percent,
-    )

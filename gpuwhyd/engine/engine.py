@@ -42,6 +42,8 @@ class Engine:
         self._boot_id = boot_id
         self._cards: dict[str, Card] = {}
         self._dormant: dict[str, Card] = {}
+        """Not plugged in now, or not seen yet since the start; what was learned of them is kept."""
+        self._removed: set[str] = set()
         self._interrupted_spikes: list[Card] = []
         self._failing: set[str] = set()
         if saved:
@@ -63,8 +65,8 @@ class Engine:
 
     @property
     def a_fan_moves(self) -> bool:
-        """Whether a spike is open: time to look more often."""
-        return any(card.open_spike is not None for card in self._cards.values())
+        """Whether any fan rises, or is up and has not found its speed: time to look more often."""
+        return any(card.fan_is_moving for card in self._cards.values())
 
     def feed(self, snapshot: Snapshot) -> Report:
         """One snapshot -> its report."""
@@ -109,12 +111,14 @@ class Engine:
                 self._interrupted_spikes.append(card)
 
     def _meet(self, gpu: GpuIdentity) -> tuple[Card, bool]:
-        """The card of this GPU, and whether it was never seen before."""
+        """The card of this GPU, and whether that is worth telling: not after a restart of the daemon."""
         remembered = self._dormant.pop(gpu.id, None)
         card = remembered or Card(gpu)
+        new = remembered is None or gpu.id in self._removed
+        self._removed.discard(gpu.id)
         self._cards[gpu.id] = card
         self._label()
-        return card, remembered is None
+        return card, new
 
     def _label(self) -> None:
         """Cards are numbered in the order of their PCI addresses, as the vendors' tools do."""
@@ -137,7 +141,8 @@ class Engine:
             if (spike := card.vanish(snapshot, "removed")) is not None:
                 events += _spike_ended(snapshot, card, spike)
             events.append(_gpu_event(EventKind.GPU_REMOVED, snapshot, card.gpu, f"{card.label}: removed."))
-            del self._cards[card_id]
+            self._dormant[card_id] = self._cards.pop(card_id)
+            self._removed.add(card_id)
             self._label()
         return events
 

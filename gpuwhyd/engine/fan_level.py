@@ -83,6 +83,11 @@ class FanLevel:
         return self._samples_up >= 2
 
     @property
+    def may_be_rising(self) -> bool:
+        """Above rest at this sample; not yet confirmed."""
+        return self._samples_up == 1
+
+    @property
     def rest_is_known(self) -> bool:
         return (
             self.rest_percent is not None if self.believed_percent is not None else self.rest_rpm is not None

@@ -30,10 +30,16 @@ def evidence_of(explanation: Explanation, quantity: str) -> float | str | None:
     return next((item.value for item in explanation.evidence if item.quantity == quantity), None)
 
 
+def number_of(explanation: Explanation, quantity: str) -> float | None:
+    """The same where it is a number."""
+    value = evidence_of(explanation, quantity)
+    return None if isinstance(value, str) else value
+
+
 def compose(explanation: Explanation) -> str:
     """The sentence for an explanation; its own `sentence` is not looked at."""
-    ended = evidence_of(explanation, "ended_after_seconds")
-    if isinstance(ended, float):
+    ended = number_of(explanation, "ended_after_seconds")
+    if ended is not None:
         return f"{explanation.gpu_label}: {_ended(explanation, ended)}"
     return f"{explanation.gpu_label}: {_BY_CAUSE[explanation.cause](explanation)}"
 
@@ -110,11 +116,11 @@ def _list(items: list[str]) -> str:
 def _measured(e: Explanation) -> str:
     """`: 212 W on average over 3 min, 52 to 78 degC`, as far as it is known."""
     parts = []
-    average, over = evidence_of(e, "average_power_watts"), evidence_of(e, "average_over_seconds")
-    if isinstance(average, float) and isinstance(over, float):
+    average, over = number_of(e, "average_power_watts"), number_of(e, "average_over_seconds")
+    if average is not None and over is not None:
         parts.append(f"{_watts(average)} on average over {duration(over)}")
-    low, now = evidence_of(e, "temperature_low_celsius"), e.temperature_celsius
-    if isinstance(low, float) and now is not None:
+    low, now = number_of(e, "temperature_low_celsius"), e.temperature_celsius
+    if low is not None and now is not None:
         parts.append(f"{round(low)} to {round(now)} degC" if now - low >= 2 else f"{round(now)} degC")
     return f": {', '.join(parts)}" if parts else ""
 
@@ -143,21 +149,21 @@ def _ended(e: Explanation, after_seconds: float) -> str:
         over = f"fan at a new rest level after {duration(after_seconds)}"
     else:
         over = f"fan back at rest after {duration(after_seconds)}"
-    peak = evidence_of(e, "peak_fan_percent")
-    height = f"at up to {round(peak)} %" if isinstance(peak, float) and peak > 0 else "up"
+    peak = number_of(e, "peak_fan_percent")
+    height = f"at up to {round(peak)} %" if peak else "up"
     if e.cause is Cause.MANUAL_FAN:
         return f"{over}; it had been {height}, set by hand or by a fan-control program."
     if not e.suspects:
         return f"{over}; it had been {height} and no visible program explains it."
     leading = e.suspects[0]
-    return (
-        f"{over}; it had been {height} because {_who(leading)} made {_percent(leading.share)} of its heat."
-    )
+    return f"{over}; it had been {height} because {_who(leading)} made {_percent(leading.share)} of its heat."
 
 
 def _quiet(e: Explanation) -> str:
     if evidence_of(e, "asleep"):
         now = "asleep"
+    elif evidence_of(e, "let_go"):
+        now = "idle, and let alone for a while so that it can fall asleep"
     elif evidence_of(e, "no_fan"):
         now = f"{_opening(e)}, little to do"
     elif e.fan_percent is None and e.fan_rpm is None:
@@ -169,8 +175,8 @@ def _quiet(e: Explanation) -> str:
     worker = next((s for s in e.suspects if s.power_watts and s.stopped_seconds_ago is None), None)
     if worker is not None and not evidence_of(e, "asleep"):
         now += f", while {_who(worker)} uses the card"
-    ago, program = evidence_of(e, "last_spike_seconds_ago"), evidence_of(e, "last_spike_program")
-    if isinstance(ago, float):
+    ago, program = number_of(e, "last_spike_seconds_ago"), evidence_of(e, "last_spike_program")
+    if ago is not None:
         because = f" because of {program}" if program else ""
         return f"{now}. It was last up {duration(ago)} ago{because}."
     return f"{now}."

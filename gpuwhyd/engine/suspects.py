@@ -1,0 +1,38 @@
+"""The heat ledger -> the suspects that an explanation names."""
+
+from gpuwhyd.engine.ledger import Account, Ledger
+from gpuwhyd.model import Program, Suspect
+
+SMALLEST_SHARE = 0.02
+MOST_SUSPECTS = 10
+PAUSED_SECONDS = 5.0
+"""A program counts as stopped when it has not worked for so long; engine times come in samples of up to 1 s."""
+
+
+def leading_suspects(ledger: Ledger, now: float) -> tuple[Suspect, ...]:
+    """Most heat first; their shares sum to at most 1, because each is rounded down."""
+    leading = (
+        (account, int(ledger.share(account) * 10_000) / 10_000) for account in ledger.ranked()[:MOST_SUSPECTS]
+    )
+    return tuple(
+        _suspect(account, account.program, share, now)
+        for account, share in leading
+        if account.program is not None and share >= SMALLEST_SHARE
+    )
+
+
+def _suspect(account: Account, program: Program, share: float, now: float) -> Suspect:
+    stopped = account.stopped_at if not account.alive else None
+    if stopped is None and account.last_worked is not None and now - account.last_worked > PAUSED_SECONDS:
+        stopped = account.last_worked
+    return Suspect(
+        program=program,
+        share=share,
+        process_name=account.process_name,
+        power_watts=round(account.fast_watts, 1),
+        pids=tuple(sorted(account.pids)),
+        alive=account.alive,
+        stopped_seconds_ago=None if stopped is None else max(0.0, now - stopped),
+        memory_used_bytes=account.memory_used_bytes,
+        engine_percent=account.engine_percent,
+    )

@@ -1,0 +1,237 @@
+"""Which cause is named, with which suspects, and how it is said."""
+
+import pytest
+
+from gpuwhyd.engine.sentences import compose, duration, redacted
+from gpuwhyd.model import Cause, FanMode, GpuProcess, GpuUse, ProcessIdentity, Program, ProgramKind
+from tests.engine.rig import Rig, second_gpu, unit
+
+OLLAMA = unit("ollama.service", 4242, user="ollama")
+RENDER = unit("render.service", 500)
+HOLDER = unit("holder.service", 77)
+
+
+def spike(programs: dict[ProcessIdentity, float | None], *, seconds: float = 120, **reading: object) -> Rig:
+    rig = Rig().run(60, fan=0)
+    reading = {"fan": 57, "watts": 200, "celsius": 75, **reading}
+    return rig.run(seconds, programs, **reading)
+
+
+def test_one_program_that_works_is_the_workload() -> None:
+    rig = spike({OLLAMA: 95.0})
+    assert rig.answer.cause is Cause.WORKLOAD
+    assert rig.answer.suspects[0].program.unit == "ollama.service"
+    assert rig.answer.suspects[0].pids == (4242,)
+    assert rig.answer.suspects[0].share > 0.95
+    assert rig.answer.confidence > 0.9
+    assert rig.answer.sentence.startswith(
+        "GPU 0 (RTX 3070): fan at 57 % for 2 min because ollama.service (ollama, pid 4242, user ollama) made "
+    )
+    assert "200 W on average over" in rig.answer.sentence
+
+
+def test_a_program_that_only_holds_memory_gets_nothing() -> None:
+    rig = spike({OLLAMA: 95.0, HOLDER: 0.0})
+    assert [s.program.name for s in rig.answer.suspects] == ["ollama.service"]
+
+
+def test_several_programs_are_named_together() -> None:
+    rig = spike({OLLAMA: 50.0, RENDER: 45.0})
+    assert rig.answer.cause is Cause.WORKLOAD_MIXED
+    assert "ollama.service" in rig.answer.sentence
+    assert "render.service" in rig.answer.sentence
+    assert sum(s.share for s in rig.answer.suspects) <= 1
+
+
+def test_forty_workers_of_one_unit_are_one_suspect() -> None:
+    workers = {
+        ProcessIdentity(pid=pid, start_ticks=1, name="worker", program=OLLAMA.program): 2.4
+        for pid in range(900, 940)
+    }
+    rig = spike(workers)
+    assert len(rig.answer.suspects) == 1
+    assert len(rig.answer.suspects[0].pids) == 40
+    assert "40 processes" in rig.answer.sentence
+
+
+def test_work_that_no_visible_process_explains_is_hidden() -> None:
+    rig = spike({}, busy=98)
+    assert rig.answer.cause is Cause.HIDDEN_WORKLOAD
+    assert rig.answer.suspects == ()
+    assert rig.answer.unattributed_share > 0.95
+
+
+def test_a_small_visible_program_is_not_blamed_for_a_hidden_load() -> None:
+    rig = spike({OLLAMA: 10.0}, busy=98)
+    assert rig.answer.cause is Cause.HIDDEN_WORKLOAD
+    assert rig.answer.suspects[0].share < 0.2
+
+
+def test_where_engine_times_are_unknown_memory_is_the_proxy_with_less_confidence() -> None:
+    known, guessed = spike({OLLAMA: 95.0}), spike({OLLAMA: None}, busy=95)
+    assert guessed.answer.cause is Cause.WORKLOAD
+    assert guessed.answer.confidence < known.answer.confidence - 0.2
+
+
+def test_a_card_whose_users_cannot_be_listed_is_hidden_not_idle() -> None:
+    rig = spike({}, busy=98, visible=False)
+    assert rig.answer.cause is Cause.HIDDEN_WORKLOAD
+
+
+def test_after_the_load_the_exited_program_is_still_named() -> None:
+    rig = spike({OLLAMA: 95.0})
+    rig.tick({}, ended=(OLLAMA,), fan=55, celsius=70, watts=15)
+    rig.run(30, fan=45, celsius=60)
+    suspect = rig.answer.suspects[0]
+    assert rig.answer.cause is Cause.RESIDUAL_HEAT
+    assert (suspect.program.unit, suspect.alive, suspect.pids) == ("ollama.service", False, ())
+    assert suspect.stopped_seconds_ago == pytest.approx(30, abs=2)
+    assert "left, which exited 30 s ago" in rig.answer.sentence
+    assert rig.answer.outlook.quiet_in_seconds is not None
+
+
+def test_a_program_that_pauses_but_lives_has_stopped_not_exited() -> None:
+    rig = spike({OLLAMA: 95.0})
+    rig.run(30, {OLLAMA: 0.0}, fan=45, celsius=60)
+    assert rig.answer.suspects[0].alive
+    assert "stopped working" in rig.answer.sentence
+
+
+def test_a_fan_that_starts_long_after_a_short_load_names_that_load() -> None:
+    rig = Rig().run(60, fan=0)
+    rig.run(20, {OLLAMA: 95.0}, fan=0, watts=200, celsius=60)
+    rig.tick({}, ended=(OLLAMA,), fan=0, celsius=60)
+    rig.run(90, fan=0, celsius=58)
+    rig.run(10, fan=30, celsius=56)
+    assert rig.kinds == ["started"]
+    assert rig.spikes[0].explanation.cause is Cause.RESIDUAL_HEAT
+    assert rig.spikes[0].explanation.suspects[0].program.name == "ollama.service"
+
+
+def test_a_reused_pid_of_another_program_is_another_suspect() -> None:
+    rig = spike({OLLAMA: 95.0})
+    rig.tick({}, ended=(OLLAMA,), fan=57, watts=200)
+    rig.run(20, {unit("render.service", 4242, start=999): 95.0}, fan=57, watts=200, celsius=75)
+    names = {s.program.name: s for s in rig.answer.suspects}
+    assert not names["ollama.service"].alive
+    assert names["render.service"].alive
+
+
+@pytest.mark.parametrize("rest", [0, 27])
+def test_a_fan_under_manual_policy_is_manual_also_under_load(rest: int) -> None:
+    rig = Rig().run(60, fan=rest)
+    rig.run(60, {OLLAMA: 95.0}, fan=60, mode=FanMode.MANUAL, watts=200, celsius=70)
+    assert rig.answer.cause is Cause.MANUAL_FAN
+    assert "set to 60 %" in rig.answer.sentence
+    assert "Meanwhile ollama.service" in rig.answer.sentence
+
+
+def test_a_manual_fan_from_the_start_opens_no_spike() -> None:
+    rig = Rig().run(60, {OLLAMA: 95.0}, fan=70, mode=FanMode.MANUAL, watts=200)
+    assert rig.kinds == []
+    assert rig.answer.cause is Cause.MANUAL_FAN
+
+
+def test_a_fast_flat_fan_on_a_cool_card_is_pinned() -> None:
+    rig = Rig().run(300, {OLLAMA: 40.0}, fan=100, rpm=3500, watts=25, celsius=35)
+    assert rig.kinds == []
+    assert rig.answer.cause is Cause.MANUAL_FAN
+    assert "pinned at 100 %" in rig.answer.sentence
+
+
+def test_a_fan_up_for_no_visible_reason_is_unknown_and_says_what_was_looked_at() -> None:
+    rig = Rig().run(60, fan=0)
+    rig.run(60, fan=50, celsius=41)
+    assert rig.answer.cause is Cause.UNKNOWN
+    assert "15 W, 41 degC" in rig.answer.sentence
+
+
+def test_a_quiet_card_names_its_last_spike() -> None:
+    rig = spike({OLLAMA: 95.0})
+    rig.tick({}, ended=(OLLAMA,), fan=40)
+    rig.run(600, fan=0)
+    assert rig.answer.cause is Cause.QUIET
+    assert rig.answer.sentence.endswith("It was last up 10 min ago because of ollama.service.")
+
+
+def test_the_end_names_who_had_heated_the_card() -> None:
+    rig = spike({OLLAMA: 95.0})
+    rig.tick({}, ended=(OLLAMA,), fan=40)
+    rig.run(100, fan=0)
+    assert rig.kinds[-1] == "ended"
+    assert "fan back at rest after 2 min; it had been at up to 57 % because ollama.service" in (
+        rig.spikes[-1].explanation.sentence
+    )
+    assert rig.spikes[-1].explanation.cause is Cause.WORKLOAD
+
+
+def test_an_update_is_sent_when_the_leading_suspect_changed_for_a_while() -> None:
+    rig = spike({OLLAMA: 95.0})
+    rig.tick({}, ended=(OLLAMA,), fan=57, watts=200)
+    rig.run(300, {RENDER: 95.0}, fan=57, watts=200, celsius=75)
+    updates = [event for event in rig.spikes if event.kind.value == "spike-updated"]
+    assert updates[-1].explanation.suspects[0].program.name == "render.service"
+    assert len(updates) <= 300 / 30
+
+
+def test_two_cards_one_hot_blame_only_the_hot_one() -> None:
+    rig = Rig()
+    other = second_gpu(rig)
+    work = GpuProcess(pid=OLLAMA.pid, engine_percent=95.0)
+    for _ in range(90):
+        rig.now += 2
+        hot = rig.reading(
+            fan=57 if rig.now > 1060 else 0, watts=200 if rig.now > 1060 else 15, busy=95, processes=(work,)
+        )
+        cold = Rig(gpu=other).reading(fan=0, busy=0)
+        rig.feed(readings=(cold, hot), uses=(GpuUse(gpu_id=rig.gpu.id, process=OLLAMA, use=work),))
+    assert rig.report is not None
+    assert rig.answer.cause is Cause.WORKLOAD
+    assert rig.report.explanations[other.id].cause is Cause.QUIET
+    assert rig.report.explanations[other.id].gpu_label == "GPU 1 (RTX 3090)"
+    assert "GPU 0 (RTX 3070): fan at 57 %" in rig.report.headline
+
+
+def test_power_missing_falls_back_to_utilisation_with_less_confidence() -> None:
+    rig = spike({OLLAMA: 95.0}, watts=None)
+    assert rig.answer.cause is Cause.WORKLOAD
+    assert rig.answer.confidence < 0.9
+
+
+def test_a_redacted_answer_holds_no_name_and_still_says_why() -> None:
+    rig = spike({OLLAMA: 95.0})
+    public = redacted(rig.answer)
+    assert "ollama" not in repr(public)
+    assert "4242" not in repr(public)
+    assert "because a program made" in public.sentence
+    rig.tick({}, ended=(OLLAMA,), fan=40)
+    rig.run(100, fan=0)
+    assert "ollama" not in repr(redacted(rig.answer))
+    assert "ollama" not in repr(redacted(rig.spikes[-1].explanation))
+
+
+def test_every_explanation_repeats_its_own_sentence() -> None:
+    rig = spike({OLLAMA: 95.0})
+    assert compose(rig.answer) == rig.answer.sentence
+
+
+def test_a_bare_process_is_named_by_itself() -> None:
+    program = Program(kind=ProgramKind.PROCESS, key="process:9:1", name="blender", user="eve")
+    rig = spike({ProcessIdentity(pid=9, start_ticks=1, name="blender", program=program): 90.0})
+    assert "because blender (pid 9, user eve) made" in rig.answer.sentence
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.4, "0 s"),
+        (40, "40 s"),
+        (99, "99 s"),
+        (180, "3 min"),
+        (4800, "80 min"),
+        (7300, "2 h 2 min"),
+        (90000, "1 d 1 h"),
+    ],
+)
+def test_durations_are_said_without_false_precision(seconds: float, said: str) -> None:
+    assert duration(seconds) == said

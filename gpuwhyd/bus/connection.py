@@ -8,12 +8,12 @@ import asyncio
 import logging
 import socket
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Self
 
 from gpuwhyd.bus import library
 from gpuwhyd.bus.codec import body_of, clean_text, plain
+from gpuwhyd.bus.credentials import KnownPeers
 from gpuwhyd.bus.dial import dial
 from gpuwhyd.bus.framing import Discarded, Frame
 from gpuwhyd.bus.gate import LONGEST_SIGNATURE, CallGate, Refusal
@@ -21,7 +21,7 @@ from gpuwhyd.bus.header import NO_AUTO_START, NO_REPLY_EXPECTED, Header, Message
 from gpuwhyd.bus.limits import TokenBucket
 from gpuwhyd.bus.messages import ERROR_PREFIX, MethodCall, PeerCredentials, SignalMatch
 from gpuwhyd.bus.outgoing import PEER_BYTES, Rank
-from gpuwhyd.bus.pending import PendingCalls, settle
+from gpuwhyd.bus.pending import Body, PendingCall, PendingCalls
 from gpuwhyd.bus.signals import (
     BUS_NAME,
     BUS_PATH,
@@ -31,6 +31,7 @@ from gpuwhyd.bus.signals import (
     owner_change_match,
 )
 from gpuwhyd.bus.transport import MESSAGE_LIMIT_BYTES, Transport
+from gpuwhyd.bus.unread import STATISTICS, Unread, unread_bytes
 from gpuwhyd.errors import BusError
 
 __all__ = ["BusConnection", "MethodCall", "PeerCredentials", "SignalMatch"]
@@ -41,8 +42,6 @@ DO_NOT_QUEUE = 0x4  # RequestName; with it the bus answers 1 (ours now), 3 (anot
 
 # The answer to a call of ours may be large (a long history); only who was asked can send it.
 REPLY_LIMIT_BYTES = 16 << 20
-
-_MOST_CACHED_CREDENTIALS = 256
 
 _FAILED = "org.gpuwhyd1.Error.Failed"
 
@@ -56,8 +55,9 @@ class BusConnection:
         self._pending = PendingCalls()
         self._signals = SignalRouter()
         self._gate = CallGate()
+        self._unread = Unread()
         self._handler: Callable[[MethodCall], None] | None = None
-        self._credentials: OrderedDict[str, PeerCredentials] = OrderedDict()
+        self._peers = KnownPeers()
         self._tracked_names: set[str] = set()
         self._fault_lines = TokenBucket(per_second=1 / 60, at_once=5, now=time.monotonic())
         self._lost = asyncio.Event()
@@ -116,7 +116,8 @@ class BusConnection:
         Never starts a service. Raises BusError: with `name` where the other side (or the bus) answered with an error,
         when no answer came in time, when the connection is lost.
         """
-        return await self._call(destination, path, interface, member, signature, body, timeout_seconds, None)
+        call = self._start_call(destination, path, interface, member, signature, body, None)
+        return await self._answer(call, member, timeout_seconds)
 
     def set_handler(self, handler: Callable[[MethodCall], None]) -> None:
         """`handler` is called for each method call to us, and answers with `reply` or `error`, now or later."""
@@ -135,12 +136,12 @@ class BusConnection:
             signature=signature,
             body=body_of(signature, body),
         )
-        if len(data) > PEER_BYTES:
+        if len(data) > PEER_BYTES or not self._unread.has_room_for(len(data)):
             self.error(
                 call, ERROR_PREFIX + "LimitsExceeded", f"the answer has {len(data)} bytes; ask for less"
             )
             return
-        self._transport.send(Rank.REPLY, call.sender, data)
+        self._send_to_peer(Rank.REPLY, call.sender, data)
 
     def error(self, call: MethodCall, name: str, message: str) -> None:
         """Answers a call with the D-Bus error `name`; does nothing where no answer is wanted."""
@@ -169,7 +170,7 @@ class BusConnection:
             signature=signature,
             body=body_of(signature, body),
         )
-        self._transport.send(Rank.SIGNAL, destination or "", data)
+        self._send_to_peer(Rank.SIGNAL, destination or "", data)
 
     async def subscribe(self, match: SignalMatch, callback: SignalCallback) -> None:
         """`callback(path, body)` for each such signal from whoever owns `match.sender` at that moment. Raises BusError."""
@@ -177,11 +178,13 @@ class BusConnection:
         if name != BUS_NAME and not name.startswith(":") and name not in self._tracked_names:
             self._tracked_names.add(name)
             await self._call_bus("AddMatch", owner_change_match(name))
+            # Set from the answer itself: a change of owner may come right behind it.
+            call = self._start_call(
+                BUS_NAME, BUS_PATH, BUS_NAME, "GetNameOwner", "s", (name,),
+                lambda answer: None if isinstance(answer, BusError) else self._signals.owner_is(name, str(answer[0])),
+            )  # fmt: skip
             try:
-                await self._call(
-                    BUS_NAME, BUS_PATH, BUS_NAME, "GetNameOwner", "s", (name,), 10.0,
-                    lambda body: self._signals.owner_is(name, str(body[0])),
-                )  # fmt: skip
+                await self._answer(call, "GetNameOwner", 10)
             except BusError as error:
                 if error.name != ERROR_PREFIX + "NameHasNoOwner":
                     raise
@@ -196,17 +199,11 @@ class BusConnection:
 
     async def credentials(self, unique_name: str) -> PeerCredentials:
         """Who this peer is. Unique names are never used twice, so the answer is kept. BusError when it is gone."""
-        known = self._credentials.get(unique_name)
+        known = self._peers.get(unique_name)
         if known is None:
-            (answer,) = await self._call_bus("GetConnectionCredentials", unique_name)
-            uid = answer.get("UnixUserID") if isinstance(answer, dict) else None
-            pid = answer.get("ProcessID") if isinstance(answer, dict) else None
-            if not isinstance(uid, int):
-                raise BusError(f"the bus does not know the user of {unique_name}")
-            known = PeerCredentials(uid=uid, pid=pid if isinstance(pid, int) else None)
-            self._credentials[unique_name] = known
-            if len(self._credentials) > _MOST_CACHED_CREDENTIALS:
-                self._credentials.popitem(last=False)
+            known = self._peers.learn(
+                unique_name, await self._call_bus("GetConnectionCredentials", unique_name)
+            )
         return known
 
     async def disconnected(self) -> str:
@@ -226,7 +223,7 @@ class BusConnection:
     async def _call_bus(self, member: str, argument: str) -> tuple[object, ...]:
         return await self.call(BUS_NAME, BUS_PATH, BUS_NAME, member, "s", (argument,))
 
-    async def _call(
+    def _start_call(
         self,
         destination: str,
         path: str,
@@ -234,9 +231,8 @@ class BusConnection:
         member: str,
         signature: str,
         body: Sequence[object],
-        timeout_seconds: float,
-        on_answer: Callable[[tuple[object, ...]], None] | None,
-    ) -> tuple[object, ...]:
+        on_answer: Callable[[Body | BusError], None] | None,
+    ) -> PendingCall:
         serial = self._pending.next_serial()
         data = library.marshal(
             MessageKind.METHOD_CALL,
@@ -250,27 +246,49 @@ class BusConnection:
             body=body_of(signature, body),
         )
         call = self._pending.open(serial, destination, on_answer)
+        if not self._transport.send(Rank.CALL, destination, data):
+            self._pending.close(call)
+            lost = f"the bus connection was lost: {self._reason}"
+            raise BusError(lost if self._reason else "the bus takes no more calls")
+        return call
+
+    async def _answer(self, call: PendingCall, member: str, timeout_seconds: float) -> Body:
         try:
-            if not self._transport.send(Rank.CALL, destination, data):
-                raise BusError(
-                    f"the bus connection was lost: {self._reason}"
-                    if self._reason
-                    else "the bus takes no more calls"
-                )
             async with asyncio.timeout(timeout_seconds):
                 answer = await call.answer
         except TimeoutError:
-            raise BusError(
-                f"no answer from {destination} to {member} within {timeout_seconds:g} s",
-                ERROR_PREFIX + "NoReply",
-            ) from None
+            text = f"no answer from {call.destination} to {member} within {timeout_seconds:g} s"
+            raise BusError(text, ERROR_PREFIX + "NoReply") from None
         finally:
             self._pending.close(call)
         if isinstance(answer, BusError):
             raise answer
         return answer
 
-    def _send_error(self, destination: str | None, serial: int, name: str, message: str) -> None:
+    def _send_to_peer(self, rank: Rank, destination: str, data: bytes) -> None:
+        if self._transport.send(rank, destination, data) and destination:
+            self._unread.sent(destination, len(data))
+            self._ask_who_reads(destination)
+
+    def _ask_who_reads(self, peer: str) -> None:
+        asked = self._unread.question(peer, time.monotonic())
+        if asked is None:
+            return
+        try:
+            self._start_call(
+                BUS_NAME, BUS_PATH, STATISTICS, "GetConnectionStats", "s", (asked,), self._on_statistics
+            )
+        except BusError as error:
+            self._on_statistics(error)
+
+    def _on_statistics(self, answer: Body | BusError) -> None:
+        try:
+            self._unread.answered(unread_bytes(answer))
+        except BusError as error:
+            _log.debug("this bus does not tell what its clients have not read: %s", error)
+            self._unread.give_up()
+
+    def _send_error(self, destination: str, serial: int, name: str, message: str) -> None:
         data = library.marshal(
             MessageKind.ERROR,
             self._pending.next_serial(),
@@ -281,7 +299,7 @@ class BusConnection:
             signature="s",
             body=[clean_text(message)],
         )
-        self._transport.send(Rank.REPLY, destination or "", data)
+        self._send_to_peer(Rank.REPLY, destination, data)
 
     def _limit_for(self, header: Header) -> int:
         if header.kind in (MessageKind.METHOD_RETURN, MessageKind.ERROR) and self._pending.find(header):
@@ -312,10 +330,14 @@ class BusConnection:
                 self._send_error(refusal.sender, refusal.serial, refusal.name, refusal.text)
         elif (call := self._pending.find(header)) is not None:
             text = f"the answer has {message.total_bytes} bytes, which is too large"
-            settle(call, BusError(text, ERROR_PREFIX + "LimitsExceeded"))
+            self._pending.answer(call, BusError(text, ERROR_PREFIX + "LimitsExceeded"))
 
     def _on_method_call(self, frame: Frame) -> None:
-        match self._gate.admit(frame, time.monotonic()):
+        sender = frame.header.sender or ""
+        owes = self._unread.owes(sender)
+        if owes:
+            self._ask_who_reads(sender)
+        match self._gate.admit(frame, time.monotonic(), owes=owes):
             case Refusal() as refusal:
                 self._send_error(refusal.sender, refusal.serial, refusal.name, refusal.text)
             case MethodCall() as call:
@@ -340,15 +362,13 @@ class BusConnection:
         try:
             body = tuple(plain(value) for value in library.unmarshal_body(frame.header, frame.body))
         except library.MarshalError as error:
-            settle(call, BusError(f"{call.destination} sent an unreadable answer: {error}"))
+            self._pending.answer(call, BusError(f"{call.destination} sent an unreadable answer: {error}"))
             return
         if frame.header.kind == MessageKind.ERROR:
             text = body[0] if body and isinstance(body[0], str) else str(frame.header.error_name)
-            settle(call, BusError(clean_text(text), frame.header.error_name))
-            return
-        if call.on_answer is not None:
-            call.on_answer(body)
-        settle(call, body)
+            self._pending.answer(call, BusError(clean_text(text), frame.header.error_name))
+        else:
+            self._pending.answer(call, body)
 
     def _on_signal(self, frame: Frame) -> None:
         header = frame.header

@@ -31,12 +31,15 @@ class CallGate:
     def __init__(self) -> None:
         self._limits = CallLimits()
 
-    def admit(self, frame: Frame, now: float) -> MethodCall | Refusal | None:
-        """The call to serve, the error to send, or None when nothing is to be done."""
+    def admit(self, frame: Frame, now: float, *, owes: bool = False) -> MethodCall | Refusal | None:
+        """The call to serve, the error to send, or None when nothing is to be done.
+
+        `owes`: the sender has so many answers unread that it gets no more.
+        """
         header = frame.header
         if header.sender is None or header.path is None or header.member is None:
             return None
-        verdict = self._limits.judge(header.sender, now)
+        verdict = self._limits.judge(header.sender, now, refuse=owes)
         if verdict is Verdict.IGNORE:
             return None
         if verdict is Verdict.REFUSE:

@@ -60,7 +60,8 @@ class CallLimits:
     def __len__(self) -> int:
         return len(self._senders)
 
-    def judge(self, sender: str, now: float) -> Verdict:
+    def judge(self, sender: str, now: float, *, refuse: bool = False) -> Verdict:
+        """`refuse`: this call is not served whatever its sender has asked for so far."""
         calls, refusals = self._senders.get(sender) or (
             TokenBucket(CALLS_PER_SECOND, CALLS_AT_ONCE, now),
             TokenBucket(REFUSALS_PER_SECOND, REFUSALS_AT_ONCE, now),
@@ -68,7 +69,7 @@ class CallLimits:
         self._senders[sender] = (calls, refusals)
         self._senders.move_to_end(sender)
         self._forget(now)
-        if calls.take(now):
+        if not refuse and calls.take(now):
             return Verdict.SERVE
         return Verdict.REFUSE if refusals.take(now) else Verdict.IGNORE
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpuwhyd.bus.header import Header
+from gpuwhyd.bus.messages import ERROR_PREFIX
 from gpuwhyd.errors import BusError
 
 MOST_PENDING = 256
@@ -21,8 +22,8 @@ class PendingCall:
     serial: int
     destination: str
     answer: asyncio.Future[Body | BusError]
-    on_answer: Callable[[Body], None] | None
-    """Called with the answer before any later message is looked at."""
+    on_answer: Callable[[Body | BusError], None] | None
+    """Called with the answer, if one comes, before any later message is looked at."""
 
 
 class PendingCalls:
@@ -40,7 +41,9 @@ class PendingCalls:
             if self._last_serial not in self._calls:
                 return self._last_serial
 
-    def open(self, serial: int, destination: str, on_answer: Callable[[Body], None] | None) -> PendingCall:
+    def open(
+        self, serial: int, destination: str, on_answer: Callable[[Body | BusError], None] | None
+    ) -> PendingCall:
         """BusError when too many wait already: something is wrong, and more calls do not mend it."""
         if len(self._calls) >= MOST_PENDING:
             raise BusError(f"{MOST_PENDING} D-Bus calls wait for an answer already")
@@ -61,15 +64,18 @@ class PendingCalls:
         # The bus's own errors about a call (no such peer, not allowed, no answer) come from the bus, not from the peer.
         return call if not asked_exactly or header.sender in {call.destination, BUS_NAME} else None
 
+    def answer(self, call: PendingCall, answer: Body | BusError) -> None:
+        self.close(call)
+        if call.on_answer is not None:
+            call.on_answer(answer)
+        _settle(call, answer)
+
     def fail_all(self, reason: str) -> None:
         for call in list(self._calls.values()):
-            settle(
-                call,
-                BusError(f"the bus connection was lost: {reason}", "org.freedesktop.DBus.Error.Disconnected"),
-            )
+            _settle(call, BusError(f"the bus connection was lost: {reason}", ERROR_PREFIX + "Disconnected"))
         self._calls.clear()
 
 
-def settle(call: PendingCall, answer: Body | BusError) -> None:
+def _settle(call: PendingCall, answer: Body | BusError) -> None:
     if not call.answer.done():
         call.answer.set_result(answer)

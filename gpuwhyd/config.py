@@ -73,9 +73,13 @@ def load(path: Path | None = None, *, backends: Collection[str] | None = None) -
     Raises ConfigError; also when a file that was named does not exist.
     """
     if path is None:
-        if not DEFAULT_PATH.exists():
-            return Settings()
         path = DEFAULT_PATH
+        try:
+            path.stat()
+        except FileNotFoundError:
+            return Settings()
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     return parse(read_file(path), str(path), backends=backends)
 
 

@@ -8,12 +8,11 @@ from gpuwhyd.client.answer import Answer, Options
 from gpuwhyd.client.ask import Daemon, Plain
 from gpuwhyd.client.gpus import chosen_gpus, gpus_of
 from gpuwhyd.client.quantities import UNKNOWN, number, size, span
-from gpuwhyd.client.terminal import Terminal, printable, wrap
+from gpuwhyd.client.terminal import Terminal, printable, wrap, wrap_below
 
 _INDENT = " " * 13
 _LATE_FACTOR, _LATE_SECONDS = 5, 30
 """A last sample older than so many intervals, and so many seconds, is a daemon that hangs."""
-_STATE_STYLES = {"ready": ("green",), "failing": ("bold", "red"), "waiting": ("yellow",)}
 
 
 async def answer(daemon: Daemon, options: Options) -> Answer:
@@ -95,9 +94,8 @@ def doctor_lines(health: Plain, gpus: Sequence[Plain], bus: str, terminal: Termi
     health, gpus = cast("tuple[Plain, list[Plain]]", printable((health, gpus)))
     lines: list[str] = []
 
-    def tell(title: str, text: str, *styles: str) -> None:
-        first, *rest = wrap(f"{title:<{len(_INDENT)}}{text}", terminal.columns, _INDENT)
-        lines.extend([first.replace(text, terminal.paint(text, *styles), 1) if styles else first, *rest])
+    def tell(title: str, text: str) -> None:
+        lines.extend(wrap_below(f"{title:<{len(_INDENT)}}", text, terminal, _INDENT))
 
     head = (
         "Nothing is wrong." if not problems else f"{len(problems)} problem{'s' if len(problems) > 1 else ''}:"
@@ -118,7 +116,7 @@ def doctor_lines(health: Plain, gpus: Sequence[Plain], bus: str, terminal: Termi
     for place, backend in enumerate(cast("Sequence[Plain]", health.get("backends") or ())):
         state, message = str(backend.get("state") or "unknown"), str(backend.get("message") or "")
         text = f"{backend.get('name')}: {state}" + (f". {message}" if message else "")
-        tell("" if place else "Backends", text, *_STATE_STYLES.get(state, ("dim",)))
+        tell("" if place else "Backends", text)
     for place, gpu in enumerate(gpus):
         tell("" if place else "GPUs", _gpu_words(gpu))
     journal = cast("Plain", health.get("journal") or {})

@@ -9,7 +9,7 @@ from gpuwhyd.client.ask import AskError, Daemon, Plain
 from gpuwhyd.client.happenings import event_message, event_style, event_title, most_telling, spike_duration
 from gpuwhyd.client.history import MOST_EVENTS
 from gpuwhyd.client.quantities import UNKNOWN, celsius, clock, clock_and_date, percent, rpm, span
-from gpuwhyd.client.terminal import Terminal, printable, wrap
+from gpuwhyd.client.terminal import Terminal, printable, wrap, wrap_below
 from gpuwhyd.client.why import evidence_words, suspect_lines
 
 _ENDINGS = {
@@ -45,11 +45,10 @@ def past_spike_lines(events: Sequence[Plain], terminal: Terminal, now: datetime)
     lines += ["", f"  As it was at {clock(telling.get('wall_usec'), now)}:", *suspects] if suspects else [""]
     evidence = evidence_words(cast("Sequence[Plain]", explanation.get("evidence") or ()), now)
     if evidence:
-        lines += [*wrap(f"  Evidence:   {evidence}", terminal.columns, " " * 14), ""]
+        lines += [*wrap_below("  Evidence:   ", evidence, terminal, " " * 14), ""]
     for event in events:
-        when, title = clock(event.get("wall_usec"), now), event_title(event)
-        first, *rest = wrap(f"  {when}  {title:<8} {event_message(event)}", terminal.columns, " " * 4)
-        lines += [first.replace(title, terminal.paint(title, *event_style(event)), 1), *rest]
+        head = f"  {clock(event.get('wall_usec'), now)}  {event_title(event):<8} "
+        lines += wrap_below(head, event_message(event), terminal, " " * 4, event_style(event))
     return lines
 
 

@@ -91,20 +91,28 @@ def pad(text: str, columns: int, *, right: bool = False) -> str:
     return blanks + text if right else text + blanks
 
 
-def wrap(text: str, columns: int | None, indent: str = "") -> list[str]:
-    """`text` in lines of at most so many columns, those after the first indented; one line when `columns` is None.
+def wrap(text: str, columns: int | None, indent: str = "", *, head: str = "") -> list[str]:
+    """`head` and `text` in lines of at most so many columns, those after the first indented; one line when `columns`
+    is None. `head` stays as it is.
 
     A word longer than a line stays whole: a unit name or spike id that was cut could not be copied.
     """
-    if columns is None or text_width(text) <= columns:
-        return [text]
+    if columns is None or text_width(head + text) <= columns:
+        return [head + text]
     lines: list[str] = []
-    line = ""
+    line, is_empty = head, True
     for word in text.split():
-        longer = f"{line} {word}" if line.strip() else line + word
-        if line.strip() and text_width(longer) > columns:
+        longer = line + word if is_empty else f"{line} {word}"
+        if not is_empty and text_width(longer) > columns:
             lines.append(line)
-            line = indent + word
-        else:
-            line = longer
+            longer = indent + word
+        line, is_empty = longer, False
     return [*lines, line]
+
+
+def wrap_below(
+    head: str, text: str, terminal: Terminal, indent: str, styles: tuple[str, ...] = ("dim",)
+) -> list[str]:
+    """As `wrap`, with `head` in these styles."""
+    first, *rest = wrap(text, terminal.columns, indent, head=head)
+    return [terminal.paint(head, *styles) + first[len(head) :], *rest]

@@ -11,7 +11,7 @@ from typing import cast
 from gpuwhyd.client.answer import Options
 from gpuwhyd.client.ask import MANAGER, AskError, BusLostError, Daemon, NotRunningError, Plain
 from gpuwhyd.client.following import follow
-from gpuwhyd.client.gpus import chosen_gpus
+from gpuwhyd.client.gpus import chosen_gpus, gpus_of
 from gpuwhyd.client.happenings import (
     ALERT_SIGNALS,
     SPIKE_SIGNALS,
@@ -24,7 +24,7 @@ from gpuwhyd.client.happenings import (
 )
 from gpuwhyd.client.history import MOST_EVENTS
 from gpuwhyd.client.quantities import clock, number
-from gpuwhyd.client.terminal import Terminal, printable, wrap
+from gpuwhyd.client.terminal import Terminal, printable, wrap_below
 
 _REMEMBERED_EVENTS = 1000
 """Events that were shown, so that one which comes as a signal and is also read back is not shown twice."""
@@ -46,6 +46,7 @@ class _Watcher:
         self._options = options
         self._gpu_path: object = None
         self._began = False
+        self._known_gpus: set[object] = set()
         self._shown: deque[tuple[object, ...]] = deque(maxlen=_REMEMBERED_EVENTS)
         self._shown_until_usec = _now_usec()
 
@@ -92,6 +93,7 @@ class _Watcher:
         summary = await daemon.summary()
         if self._options.gpu is not None and self._gpu_path is None:
             self._gpu_path = chosen_gpus(summary, self._options.gpu)[0]["gpu"]
+        self._known_gpus |= {gpu.get("gpu") for gpu in gpus_of(summary)}
         text = str(summary.get("headline") or "gpuwhyd is running")
         self._show(_own_event("bus-back" if self._began else "watching", text))
         if self._began:
@@ -116,7 +118,7 @@ class _Watcher:
         if self._gpu_path is not None and gpu is not None and gpu != self._gpu_path:
             return
         key = (event.get("event"), event.get("spike_id") or event.get("rule") or gpu, event.get("wall_usec"))
-        if key in self._shown:
+        if key in self._shown or not self._is_news_of_gpu(event):
             return
         self._shown.append(key)
         self._shown_until_usec = max(self._shown_until_usec, int(number(event.get("wall_usec")) or 0))
@@ -127,15 +129,23 @@ class _Watcher:
             return
         print("\n".join(event_lines(event, self._options.terminal, datetime.now(UTC))), flush=True)
 
+    def _is_news_of_gpu(self, event: Plain) -> bool:
+        """False for a GPU that is added though it was there: a daemon that starts tells all of them."""
+        gpu = event.get("gpu")
+        if event.get("event") == "gpu-removed":
+            self._known_gpus.discard(gpu)
+        elif event.get("event") == "gpu-added":
+            if gpu in self._known_gpus:
+                return False
+            self._known_gpus.add(gpu)
+        return True
+
 
 def event_lines(event: Plain, terminal: Terminal, now: datetime) -> list[str]:
     """`12:04:10  fan up     GPU 0 (RTX 3070): fan at 57 % ...`, folded to the terminal's width."""
     event = cast("Plain", printable(event))
-    title = f"{event_title(event):<9}"
-    first, *rest = wrap(
-        f"{clock(event.get('wall_usec'), now)}  {title}  {event_message(event)}", terminal.columns, " " * 10
-    )
-    return [first.replace(title, terminal.paint(title, *event_style(event)), 1), *rest]
+    head = f"{clock(event.get('wall_usec'), now)}  {event_title(event):<9}  "
+    return wrap_below(head, event_message(event), terminal, " " * 10, event_style(event))
 
 
 def _own_event(name: str, message: str) -> Plain:

@@ -10,7 +10,7 @@ from gpuwhyd.client.ask import Daemon, Plain
 from gpuwhyd.client.gpus import chosen_gpus, fan_is_up, loudest_first
 from gpuwhyd.client.quantities import clock, number, share, size, span, watts
 from gpuwhyd.client.table import Column, table
-from gpuwhyd.client.terminal import Terminal, printable, wrap
+from gpuwhyd.client.terminal import Terminal, printable, wrap, wrap_below
 
 _SUSPECT_COLUMNS = (
     Column(title="SUSPECT", shrinks_to=12),
@@ -72,8 +72,7 @@ def explanation_lines(explanation: Plain, terminal: Terminal, now: datetime) -> 
     ]
     for title, words in notes:
         if words:
-            first, *rest = wrap(f"  {title + ':':<12}{words}", terminal.columns, " " * 14)
-            lines += [first.replace(f"{title}:", terminal.paint(f"{title}:", "dim"), 1), *rest]
+            lines += wrap_below(f"  {title + ':':<12}", words, terminal, " " * 14)
     return lines
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from gpuwhyd.model import Report
@@ -29,6 +29,17 @@ class Daemon:
 
     def publish(self, report: Report) -> None:
         asyncio.run_coroutine_threadsafe(self._publish(report), self._loop).result(DEADLINE_SECONDS)
+
+    def stop(self) -> None:
+        """Leaves the bus, as when the daemon ends."""
+        self._loop.call_soon_threadsafe(self._stopped.set)
+        self._thread.join(DEADLINE_SECONDS)
+
+    def wait_until_serving(self) -> None:
+        async def serving() -> None:
+            await asyncio.wait_for(self._service.serving.wait(), DEADLINE_SECONDS)
+
+        asyncio.run_coroutine_threadsafe(serving(), self._loop).result(DEADLINE_SECONDS)
 
     async def _publish(self, report: Report) -> None:
         await self.history.publish(report)
@@ -63,14 +74,14 @@ async def _nothing() -> None:
 def serving(address: str, report: Report | None, **settings) -> Iterator[Daemon]:
     daemon = Daemon(address, **settings)
     ready = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(daemon._serve(ready, report)))
-    thread.start()
+    daemon._thread = threading.Thread(target=lambda: asyncio.run(daemon._serve(ready, report)))
+    daemon._thread.start()
     try:
         assert ready.wait(DEADLINE_SECONDS), "the service did not get its name"
         yield daemon
     finally:
-        daemon._loop.call_soon_threadsafe(daemon._stopped.set)
-        thread.join(DEADLINE_SECONDS)
+        if daemon._thread.is_alive():
+            daemon.stop()
 
 
 def gpuwhy(address: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -107,18 +118,26 @@ class Output:
         self.process = process
         self.lines: list[str] = []
         self._arrived = threading.Condition()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
-    def line_with(self, text: str) -> str:
-        """The first line with `text`, waited for."""
+    def line_with(
+        self, text: str, *, after: str | None = None, meanwhile: Callable[[], None] = lambda: None
+    ) -> str:
+        """The first line with `text` (below the first line with `after`), waited for; `meanwhile` is done each second."""
         deadline = time.monotonic() + DEADLINE_SECONDS
-        with self._arrived:
-            while True:
-                for line in self.lines:
-                    if text in line:
-                        return line
-                left = deadline - time.monotonic()
-                assert self._arrived.wait(max(0, left)), f"no line with {text!r} in {self.lines}"
+        while True:
+            with self._arrived:
+                begin = 0 if after is None else self._place(after, 0) or 0
+                place = self._place(text, begin)
+                if place is not None:
+                    return self.lines[place]
+                self._arrived.wait(1)
+            assert time.monotonic() < deadline, f"no line with {text!r} in {self.lines}"
+            meanwhile()
+
+    def _place(self, text: str, begin: int) -> int | None:
+        return next((i for i, line in enumerate(self.lines) if i >= begin and text in line), None)
 
     def _read(self) -> None:
         for line in self.process.stdout:

@@ -1,0 +1,281 @@
+"""What each command writes, from the dicts that arrive over D-Bus."""
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+
+from gpuwhyd.client.doctor import doctor_lines, problems_of
+from gpuwhyd.client.happenings import from_alert_signal, from_spike_signal
+from gpuwhyd.client.history import grouped, history_lines
+from gpuwhyd.client.json_form import metrics
+from gpuwhyd.client.past_spike import past_spike_lines
+from gpuwhyd.client.status import status_lines
+from gpuwhyd.client.terminal import Terminal, text_width
+from gpuwhyd.client.top import top_lines
+from gpuwhyd.client.watch import event_lines
+from gpuwhyd.client.waybar import waybar_form
+from gpuwhyd.client.why import explanation_lines
+from gpuwhyd.model import AlertEvent, Cause, EventKind, Outlook, Program, ProgramKind, Suspect
+from gpuwhyd.outputs.dbus_privacy import ANYONE
+from gpuwhyd.outputs.dbus_views import alert_signal, processes, spike_signal, summary
+from gpuwhyd.outputs.dbus_views import metrics as metrics_view
+from gpuwhyd.outputs.journal_entries import record
+from tests.client import reports
+from tests.client.test_terminal_text import HOSTILE
+
+NOW = datetime.fromtimestamp(reports.WALL_USEC / 1e6 + 60, tz=UTC)
+PIPE = Terminal()
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def gpus(report=None):
+    return [
+        {"number": i, **gpu}
+        for i, gpu in enumerate(summary(report or reports.loud_report(), 2.0, ANYONE)["gpus"])
+    ]
+
+
+def events_of(*events):
+    return [reports.plain(record(event)) for event in events]
+
+
+def every_text(terminal, *, name="ollama.service", sentence=reports.SENTENCE):
+    """The lines of every command, with `name` and `sentence` wherever a stranger's text can stand."""
+    program = Program(kind=ProgramKind.PROCESS, key="process:1:1", name=name, user=name)
+    suspects = (
+        Suspect(program=program, share=0.8, power_watts=200.0, pids=(1,)),
+        Suspect(program=program, share=0.1, alive=False, stopped_seconds_ago=9.0),
+    )
+    loud = reports.explanation(sentence=sentence, suspects=suspects)
+    report = reports.loud_report(cause_of_first=loud, uses=(reports.use(name=name, program=program),))
+    first = gpus(report)[0] | {"name": name}
+    event = reports.spike_event(EventKind.SPIKE_STARTED, 1, why=loud)
+    health = reports.health(
+        notes=[sentence], backends=[{"name": name, "state": "failing", "message": sentence}]
+    )
+    remembered = [reports.plain(record(event)) | {"message": sentence, "gpu_name": name}]
+    remembered[0]["explanation"] = reports.plain(loud)
+    card = metrics(metrics_view(report)[0])
+    card["identity"] = card["identity"] | {"name": name}
+    return {
+        "why": explanation_lines(reports.plain(loud), terminal, NOW),
+        "status": status_lines([first], terminal),
+        "top": top_lines(first, processes(report, reports.GPU.id, ANYONE), reports.plain(loud), terminal),
+        "history": history_lines(grouped(remembered), terminal),
+        "spike": past_spike_lines(remembered, terminal, NOW),
+        "doctor": doctor_lines(health, [card], "system", terminal),
+        "watch": event_lines(remembered[0], terminal, NOW),
+    }
+
+
+def test_the_first_line_of_the_answer_is_the_sentence():
+    assert explanation_lines(reports.plain(reports.explanation()), PIPE, NOW)[0] == reports.SENTENCE
+
+
+def test_suspects_follow_with_share_power_and_whether_they_live():
+    lines = explanation_lines(reports.plain(reports.explanation()), PIPE, NOW)
+    assert lines[2:6] == [
+        "  SUSPECT         SHARE  POWER  STATE                   MEMORY  USER    PIDS",
+        "  ollama.service   81 %  212 W  working                6.0 GiB  ollama  4242 4243 4244 +2",
+        "  blender           9 %   24 W  exited 2 min 10 s ago        -  eva     812",
+        "  nobody visible   10 %",
+    ]
+
+
+def test_evidence_outlook_and_confidence_are_in_words():
+    text = "\n".join(explanation_lines(reports.plain(reports.explanation()), PIPE, NOW))
+    assert "Outlook:    still getting hotter" in text
+    assert "average power 212 W since" in text
+    assert "average over 3 min; engine times unknown" in text
+    assert "Confidence: 92 %" in text
+    falling = reports.explanation(outlook=Outlook(trend="falling", quiet_in_seconds=240.0))
+    assert "cooling down, quiet in about 4 min" in "\n".join(
+        explanation_lines(reports.plain(falling), PIPE, NOW)
+    )
+
+
+def test_a_quiet_card_is_one_line():
+    assert explanation_lines(reports.plain(reports.quiet_explanation()), PIPE, NOW) == [
+        reports.QUIET_SENTENCE
+    ]
+
+
+def test_suspects_without_names_are_shown_as_hidden():
+    plain = reports.plain(reports.explanation())
+    for suspect in plain["suspects"]:
+        del suspect["program"]
+    assert any("(another user's)" in line for line in explanation_lines(plain, PIPE, NOW))
+
+
+def test_status_has_one_line_per_gpu_and_a_dash_where_a_card_knows_nothing():
+    assert status_lines(gpus(), PIPE) == [
+        "GPU            FAN     SPEED     TEMP  POWER  BUSY          MEMORY  CAUSE",
+        "0 RTX 3070    57 %  1450 RPM  78 degC  235 W  95 %  6.1 of 8.0 GiB  workload",
+        "1 A40       no fan         -        -   30 W     -               -  quiet",
+    ]
+
+
+def test_status_shows_a_sleeping_card_and_a_manual_fan():
+    first, second = gpus()
+    text = "\n".join(status_lines([first | {"fan_mode": "manual"}, second | {"state": "asleep"}], PIPE))
+    assert "57 % manual" in text
+    assert "asleep" in text
+
+
+def test_top_puts_the_hottest_first_and_keeps_the_exited_whose_heat_is_still_there():
+    report = reports.loud_report(
+        uses=(
+            reports.use(900, "idle", Program(kind=ProgramKind.PROCESS, key="process:900:1", name="idle")),
+            reports.use(),
+        )
+    )
+    listed = processes(report, reports.GPU.id, ANYONE)
+    lines = top_lines(gpus()[0], listed[::-1], reports.plain(reports.explanation()), PIPE)
+    assert lines[0] == "GPU 0 RTX 3070: fan 57 %, 78 degC, 235 W, busy 95 %, memory 6.1 of 8.0 GiB"
+    assert [line.split()[-1] for line in lines[2:]] == ["ollama.service", "blender", "idle"]
+    assert "(exited 2 min 10 s ago)" in lines[3]
+
+
+def test_top_says_so_when_nobody_uses_the_card():
+    assert top_lines(gpus()[1], [], {}, PIPE) == ["GPU 1 A40: no fan, 30 W", "  no process uses it"]
+
+
+def test_history_has_one_row_per_spike_newest_last_with_the_cause_of_its_load():
+    lines = history_lines(grouped(events_of(*reports.whole_spike(), reports.alert())), PIPE)
+    assert len(lines) == 3
+    assert "5 min 33 s  71 %  workload  ollama.service 81 %  " + reports.SPIKE_ID in lines[1]
+    assert "ALERT overheating" in lines[2]
+
+
+def test_history_shows_a_spike_that_is_not_over():
+    assert "not over" in history_lines(grouped(events_of(reports.whole_spike()[0])), PIPE)[1]
+
+
+def test_history_says_when_nothing_happened():
+    assert history_lines([], PIPE) == ["Nothing happened in this time: no spike, no alert."]
+
+
+def test_a_past_spike_tells_its_course_its_suspects_and_its_events():
+    lines = past_spike_lines(events_of(*reports.whole_spike()), PIPE, NOW)
+    assert re.search(
+        r"fan up at .* for 5 min 33 s, at most 71 %, 82 degC; the fan is back at rest\.", lines[0]
+    )
+    assert any(line.startswith("  ollama.service   81 %") for line in lines)
+    assert [line.split("  ")[2].strip() for line in lines[-3:]] == ["fan up", "update", "quiet"]
+
+
+def test_a_spike_and_an_alert_signal_read_like_the_events_that_are_remembered():
+    started, report = reports.whole_spike()[0], reports.loud_report()
+    body = (
+        reports.SPIKE_ID,
+        "/org/gpuwhyd1/gpus/" + reports.GPU.id,
+        reports.plain(spike_signal(report, started)),
+    )
+    heard, remembered = from_spike_signal("spike-started", body), events_of(started)[0]
+    for key in ("event", "wall_usec", "gpu_id", "spike_id", "cause", "confidence", "message"):
+        assert heard[key] == remembered[key]
+    raised = reports.alert()
+    body = ("overheating", body[1], reports.plain(alert_signal(report, raised)))
+    heard, remembered = from_alert_signal("alert-raised", body), events_of(raised)[0]
+    for key in ("event", "wall_usec", "gpu_id", "rule", "severity", "message", "value", "threshold"):
+        assert heard[key] == remembered[key]
+    assert isinstance(raised, AlertEvent)
+
+
+def test_watch_writes_one_line_for_an_event_into_a_pipe():
+    (line,) = event_lines(events_of(reports.whole_spike()[0])[0], PIPE, NOW)
+    assert line.endswith(f"fan up     {reports.SENTENCE}")
+
+
+def test_an_event_of_a_newer_daemon_is_shown_under_its_own_name():
+    assert "coil-whine" in event_lines({"event": "coil-whine", "message": "eek"}, PIPE, NOW)[0]
+
+
+def test_waybar_shows_the_loudest_card_and_escapes_markup():
+    sentence = """<b>"Tom" & 'Jerry'</b>"""
+    loud = reports.explanation(sentence=sentence)
+    form = waybar_form(summary(reports.loud_report(cause_of_first=loud), 2.0, ANYONE))
+    assert set(form) == {"text", "tooltip", "class", "percentage"}
+    assert (form["text"], form["class"], form["percentage"]) == ("57%", "workload", 57)
+    assert form["tooltip"].split("\n") == [
+        "&lt;b&gt;&quot;Tom&quot; &amp; &#39;Jerry&#39;&lt;/b&gt;",
+        reports.QUIET_SENTENCE,
+    ]
+
+
+def test_waybar_hides_without_a_gpu():
+    assert waybar_form({"gpus": []}) == {
+        "text": "",
+        "tooltip": "No GPU found",
+        "class": "no-gpu",
+        "percentage": 0,
+    }
+
+
+def test_doctor_finds_nothing_when_all_is_well():
+    cards = [metrics(one) for one in metrics_view(reports.loud_report())]
+    lines = doctor_lines(reports.health(), cards, "system", PIPE)
+    assert lines[0] == "Nothing is wrong."
+    text = "\n".join(lines)
+    assert "nvml: ready" in text
+    assert "Does not offer hotspot_celsius," in text
+    assert "29.0 MiB of memory, 12 s of CPU time, 3 threads" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (
+            {"backends": [{"name": "nvml", "state": "failing", "message": "driver lost"}]},
+            "nvml fails: driver lost",
+        ),
+        ({"backends": [{"name": "nvml", "state": "waiting", "message": "load it"}]}, "nvml: load it"),
+        ({"backends": []}, "No way to read a GPU works"),
+        ({"last_sample_seconds_ago": 95.0}, "No sample for 1 min 35 s"),
+        ({"journal": {"state": "waiting", "queued": 4, "dropped": 0}}, "takes no events, 4 wait"),
+        ({"journal": {"state": "ready", "queued": 0, "dropped": 2}}, "2 events were lost"),
+        ({"version": "0.0.9"}, "systemctl restart gpuwhyd"),
+    ],
+)
+def test_doctor_names_each_problem(changes, named):
+    cards = [metrics(one) for one in metrics_view(reports.loud_report())]
+    problems = problems_of(reports.health(**changes), cards)
+    assert any(named in problem for problem in problems)
+
+
+def test_doctor_takes_a_missing_or_lost_card_as_a_problem():
+    assert any("No GPU found" in problem for problem in problems_of(reports.health(), []))
+    card = metrics(metrics_view(reports.loud_report())[0]) | {"state": "lost"}
+    assert any("RTX 3070 is lost" in problem for problem in problems_of(reports.health(), [card]))
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_no_line_is_wider_than_the_terminal_unless_one_word_of_it_is(columns):
+    for command, lines in every_text(Terminal(columns=columns)).items():
+        for line in lines:
+            has_long_word = max(map(len, line.split()), default=0) > columns - len("  Confidence: ")
+            assert text_width(line) <= columns or has_long_word, (command, line)
+
+
+@pytest.mark.parametrize("columns", [None, 40, 80, 200])
+@pytest.mark.parametrize("color", [True, False])
+def test_a_hostile_name_cannot_steer_the_terminal(columns, color):
+    terminal = Terminal(columns=columns, color=color)
+    for command, lines in every_text(terminal, name=HOSTILE, sentence=f"GPU: {HOSTILE}").items():
+        for line in lines:
+            assert ESCAPES.sub("", line).isprintable(), (command, line)
+
+
+def test_colour_changes_nothing_but_colour():
+    plain, colored = every_text(Terminal(columns=80)), every_text(Terminal(columns=80, color=True))
+    for command, lines in plain.items():
+        assert [ESCAPES.sub("", line) for line in colored[command]] == lines
+        assert any("\x1b[" in line for line in colored[command])
+        assert not any("\x1b" in line for line in lines)
+
+
+@pytest.mark.parametrize("cause", [*Cause, "a-cause-of-a-newer-daemon"])
+def test_every_cause_can_be_shown_also_with_nothing_else_known(cause):
+    bare = {"gpu_id": "g", "cause": str(cause), "sentence": "GPU 0: something."}
+    assert explanation_lines(bare, Terminal(columns=80), NOW)[0] == "GPU 0: something."

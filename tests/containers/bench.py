@@ -13,7 +13,7 @@ PCI_ADDRESS = "0000:01:00.0"
 GPU = "/org/gpuwhyd1/gpus/pci_0000_01_00_0"
 PLACE = "/srv/gpu"
 REST_PERCENT, LOUD_PERCENT = 30, 62
-INTERVAL_SECONDS = 0.5
+INTERVAL_SECONDS = 0.3
 CONFIGURATION = f"""
 [sampling]
 interval = "{INTERVAL_SECONDS * 1000:.0f}ms"
@@ -42,7 +42,8 @@ class Bench:
         place = debian.path(PLACE)
         place.mkdir(parents=True, exist_ok=True)
         (place / library.name).write_bytes(library.read_bytes())
-        FakeSysfs(place / "sys").add(PCI_ADDRESS)
+        self.sysfs = FakeSysfs(place / "sys")
+        self.sysfs.add(PCI_ADDRESS)
         self.driver = FakeDriver(place)
         debian.write("/etc/systemd/system/gpuwhyd.service.d/fake.conf", _DROP_IN)
         debian.write("/etc/gpuwhyd/gpuwhyd.toml", CONFIGURATION)
@@ -57,7 +58,7 @@ class Bench:
             "systemctl stop gpuwhyd; rm -rf /var/lib/gpuwhyd; systemctl reset-failed gpuwhyd || true"
         )
         self.debian.run("systemctl", "start", "gpuwhyd")
-        self.wait_for_samples(8)
+        self.wait_for_samples(6)
         last = self.debian.journal("--lines=1", "--output=json")
         self._cursor = json.loads(last)["__CURSOR"]
 

@@ -11,14 +11,14 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from tests.containers import roots
-from tests.containers.nspawn import nspawn
+from tests.containers.nspawn import children, first_process, nspawn
 
 _T = TypeVar("_T")
 _ENVIRONMENT = (
@@ -107,7 +107,7 @@ class Debian:
             try:
                 yield place.read_text
             finally:
-                for child in _children(process.pid):
+                for child in children(process.pid):
                     os.kill(child, signal.SIGKILL)
                 process.kill()
 
@@ -154,11 +154,11 @@ def booted(suite: str, work: Path) -> Iterator[Debian]:
 
 
 def _wait_until_up(suite: str, process: subprocess.Popen[bytes]) -> Debian:
-    def leader() -> Sequence[int]:
+    def leader() -> int | None:
         assert process.poll() is None, "systemd-nspawn ended at once"
-        return _children(process.pid)
+        return first_process(process.pid)
 
-    debian = Debian(suite, wait_for(leader, _BOOT_SECONDS, "a first process in the container")[0])
+    debian = Debian(suite, wait_for(leader, _BOOT_SECONDS, "a first process in the container"))
 
     def up() -> bool:
         assert process.poll() is None, "the container ended while it booted"
@@ -167,13 +167,6 @@ def _wait_until_up(suite: str, process: subprocess.Popen[bytes]) -> Debian:
 
     wait_for(up, _BOOT_SECONDS, "systemd inside is up")
     return debian
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 def _copy_source(target: Path) -> None:

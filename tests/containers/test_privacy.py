@@ -10,7 +10,8 @@ from tests.containers.harness import NOBODY, wait_for
 pytestmark = [pytest.mark.root, pytest.mark.container]
 
 SECRET = "--password=correct-horse"
-OTHER = 4321
+OTHER_NAME, OTHER = "www-data", 33
+"""A user of every Debian."""
 READS = (
     ("GetSummary",),
     ("Explain", "o", GPU),
@@ -23,9 +24,9 @@ READS = (
 
 @pytest.fixture
 def secretive(bench: Bench) -> int:
-    """A process of user 4321 with a secret in its command line works on the card; its pid."""
+    """A process of www-data with a secret in its command line works on the card; its pid."""
     command = ("python3", "-c", "import time; time.sleep(3600)", SECRET)
-    pid = bench.run_unit("burner.service", f"--property=User={OTHER}", command=command)
+    pid = bench.run_unit("burner.service", f"--property=User={OTHER_NAME}", command=command)
     wait_for(
         lambda: SECRET.encode() in bench.debian.path(f"/proc/{pid}/cmdline").read_bytes(), 5, "it runs python"
     )
@@ -64,7 +65,7 @@ def test_under_hidepid_not_even_a_name_goes_to_others(bench: Bench) -> None:
         bench.debian.background("gpuwhy", "watch", "--json", user=NOBODY) as watched,
     ):
         wait_for(lambda: "NameAcquired" in heard() and watched(), 10, "both clients listen")
-        pid = bench.run_unit("burner.service", f"--property=User={OTHER}")
+        pid = bench.run_unit("burner.service", f"--property=User={OTHER_NAME}")
         bench.work(pid)
         bench.fan(LOUD_PERCENT)
         bench.wait_for_event("spike-started")
@@ -78,7 +79,7 @@ def test_under_hidepid_not_even_a_name_goes_to_others(bench: Bench) -> None:
     for text in seen:
         assert "burner" not in text
         assert "sleep" not in text
-        assert str(OTHER) not in text
+        assert OTHER_NAME not in text
     assert "burner.service" in bench.debian.run("gpuwhy").output
     assert bench.ask("GetProcesses", "o", GPU)[0]["pid"] == pid
     assert bench.explanation()["suspects"][0]["program"]["unit"] == "burner.service"

@@ -24,7 +24,7 @@ async def until(condition: Callable[[], object], what: str = "the condition") ->
     """Polls: processes and a bus of their own cannot be told to call back."""
     try:
         async with asyncio.timeout(WITHIN_SECONDS):
-            while not condition():  # noqa: ASYNC110 - another process sets no event here
+            while not condition():
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"{what} did not come true within {WITHIN_SECONDS:g} s") from None

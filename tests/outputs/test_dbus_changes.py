@@ -46,6 +46,15 @@ def test_slow_drift_is_told_once_it_adds_up():
     ]
 
 
+def test_drift_adds_up_although_something_else_is_told_meanwhile():
+    announced, told_power = told(), []
+    for tick in range(1, 5):
+        power, fan = 20.0 + 0.3 * tick, 30.0 + 2 * tick
+        out, announced = moved(announced, 2.0 * tick, PowerWatts=power, FanPercent=fan)
+        told_power.append("PowerWatts" in out)
+    assert told_power == [False, False, False, True]
+
+
 def test_nan_to_nan_is_no_change_but_a_reading_that_goes_or_comes_is():
     announced = told({"FanRpm": nan})
     assert changes(announced, {"FanRpm": nan}, topic=("quiet",), active=False, now_seconds=2.0)[0] == {}

@@ -2,15 +2,19 @@
 
 import asyncio
 import contextlib
+import gc
 import math
+import os
+import warnings
 from dataclasses import replace
 
 import pytest
 
+from gpuwhyd.bus.messages import MethodCall
 from gpuwhyd.errors import BusError, ConfigError
 from gpuwhyd.model import EventKind, FanMode, GpuReading, GpuState
 from gpuwhyd.outputs.dbus_contract import BUS_NAME, GPU, MANAGER, OBJECT_MANAGER, PROPERTIES, ROOT_PATH
-from tests.bus.buses import private_bus
+from tests.bus.buses import private_broker, private_bus
 from tests.outputs.dbus_reports import (
     BARE_CARD,
     CARD,
@@ -205,6 +209,31 @@ async def test_only_what_moved_is_announced_and_constant_properties_never(addres
         await daemon.publish(report(boottime_seconds=104.0, readings=(reading(fan_percent=60.0),)))
         await until(lambda: heard.of("PropertiesChanged"))
         assert heard.of("PropertiesChanged") == [(CARD_PATH, (GPU, {"FanPercent": 60.0}, []))]
+
+
+@scenario
+async def test_the_manager_tells_all_that_may_change_once_and_nothing_constant(address, daemon):
+    async with serving(address, daemon), connected(address) as client:
+        heard = await hear(client)
+        await daemon.publish(report())
+        await daemon.publish(report(boottime_seconds=102.0))
+        await daemon.publish(report(boottime_seconds=104.0, events=(spike_event(),)))
+        await until(lambda: heard.of("SpikeStarted"))
+        ((path, (interface, changed, invalidated)),) = heard.of("PropertiesChanged")
+        assert (path, interface, invalidated) == (ROOT_PATH, MANAGER, [])
+        assert set(changed) == {"Headline", "FanActive", "Backends"}
+
+
+@scenario
+async def test_a_new_driver_version_is_never_told_as_a_change_of_a_constant(address, daemon):
+    async with serving(address, daemon), connected(address) as client:
+        await daemon.publish(report())
+        heard = await hear(client)
+        newer = reading(replace(CARD, driver="nvidia 560.1"), fan_percent=90.0)
+        await daemon.publish(report(boottime_seconds=102.0, readings=(newer,)))
+        await daemon.publish(report(boottime_seconds=104.0, readings=(replace(newer, power_watts=1.0),)))
+        await until(lambda: heard.of("PropertiesChanged"))
+        assert [body[1] for _, body in heard.of("PropertiesChanged")] == [{"PowerWatts": 1.0}]
 
 
 @scenario
@@ -449,3 +478,33 @@ async def test_gdbus_and_busctl_understand_the_introspection(address, daemon):
         assert ".FanPercent" in out
         status, out, _ = await run("busctl", f"--address={address}", "tree", "--list", BUS_NAME)
         assert CARD_PATH in out.split()
+
+
+def test_on_dbus_broker_a_spike_is_told_and_questions_are_answered():
+    async def body(address):
+        daemon = Daemon()
+        async with serving(address, daemon), connected(address) as client:
+            heard = await hear(client)
+            await daemon.publish(report(events=(spike_event(),)))
+            await until(lambda: heard.of("SpikeStarted"))
+            assert (await manager(client, "Explain", "o", (CARD_PATH,)))["cause"] == "workload"
+            (first, _) = await manager(client, "GetProcesses", "o", (CARD_PATH,))
+            assert ("command_line" in first) is (os.getuid() == 0)
+
+    with private_broker() as bus:
+        asyncio.run(body(bus.address))
+
+
+def test_stopping_right_after_a_call_came_leaves_nothing_behind():
+    async def body(address):
+        async with serving(address, Daemon()) as service:
+            refresh = MethodCall(
+                sender=":1.99", path=ROOT_PATH, interface=MANAGER, member="Refresh", signature="", body=(), serial=9,
+                wants_reply=False,
+            )  # fmt: skip
+            service._on_call(refresh)
+
+    with private_bus() as bus, warnings.catch_warnings(record=True) as noticed:
+        asyncio.run(body(bus.address))
+        gc.collect()
+    assert [str(one.message) for one in noticed] == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,25 @@ def test_polkit_decides_for_ordinary_users_and_asks_a_person_only_if_the_caller_
             assert asked == [("system-bus-name", "org.gpuwhyd1.reload", flags) for flags in (0, 1)]
 
     asyncio.run(body())
+
+
+def test_a_polkit_that_is_installed_and_not_running_is_started(tmp_path):
+    program = Path(__file__).with_name("dbus_fake_polkit.py")
+    name = "org.freedesktop.PolicyKit1"
+    (tmp_path / f"{name}.service").write_text(
+        f"[D-BUS Service]\nName={name}\nExec={sys.executable} {program}\n"
+    )
+    activation = tmp_path / "activation.conf"
+    activation.write_text(f"<busconfig><servicedir>{tmp_path}</servicedir></busconfig>")
+
+    async def body(address):
+        daemon = Daemon()
+        async with serving(address, daemon):
+            assert await call_as(NOBODY, address, "Reload") == {"answer": []}
+            assert daemon.reloads == 1
+
+    with private_bus(policy_files=[activation]) as bus:
+        asyncio.run(body(bus.address))
 
 
 def test_a_forged_sleep_of_an_ordinary_user_is_ignored_and_logind_is_heard_through_our_policy(system_bus):

@@ -30,8 +30,8 @@ _COMMANDS: dict[str, Callable[[Daemon, Options], Awaitable[Answer]]] = {
     "doctor": doctor.answer,
 }
 _WORDS = ("status", "top", "watch", "history", "doctor")
-_SPIKE_ID = re.compile(r".+-\d{10,20}")
-"""GPU id and wall-clock microseconds."""
+_SPIKE_ID = re.compile(r"(?:.+-)?\d{10,20}")
+"""GPU id and wall-clock microseconds; a narrow `gpuwhy history` shows these alone."""
 _BELONGS_TO = {
     "since": ("history",),
     "limit": ("history",),

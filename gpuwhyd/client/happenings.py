@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import cast
 
 from gpuwhyd.client.ask import Plain
-from gpuwhyd.client.why import suspect_name
 
 SPIKE_SIGNALS = {
     "SpikeStarted": "spike-started",
@@ -110,21 +109,16 @@ def event_style(event: Plain) -> tuple[str, ...]:
     return ("bold", "yellow") if name == "spike-started" else ()
 
 
-def who_heated(event: Plain) -> str:
-    """The leading suspect and its share: `ollama.service 81 %`; empty when there is none."""
+def leading_suspect(event: Plain) -> Plain | None:
     explanation = cast("Plain", event.get("explanation") or {})
     suspects = cast("Sequence[Plain]", explanation.get("suspects") or ())
-    if not suspects:
-        return ""
-    share = suspects[0].get("share")
-    percent = f" {share * 100:.0f} %" if isinstance(share, int | float) else ""
-    return suspect_name(suspects[0]) + percent
+    return suspects[0] if suspects else None
 
 
 def most_telling(events: Sequence[Plain]) -> Plain | None:
     """Of a spike's events the last one that names a load; else the last with suspects; else the last."""
     loads = {"workload", "workload-mixed", "hidden-workload", "manual-fan"}
-    with_suspects = [event for event in events if who_heated(event)]
+    with_suspects = [event for event in events if leading_suspect(event)]
     by_load = [event for event in events if event.get("cause") in loads]
     for choice in (by_load, with_suspects, events):
         if choice:

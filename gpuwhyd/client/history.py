@@ -6,24 +6,34 @@ from typing import cast
 from gpuwhyd.client.answer import Answer, Options
 from gpuwhyd.client.ask import Daemon, Plain
 from gpuwhyd.client.gpus import chosen_gpus, gpu_name
-from gpuwhyd.client.happenings import event_message, event_title, most_telling, spike_duration, who_heated
-from gpuwhyd.client.quantities import UNKNOWN, clock_and_date, number, percent, span
+from gpuwhyd.client.happenings import (
+    event_message,
+    event_title,
+    leading_suspect,
+    most_telling,
+    spike_duration,
+)
+from gpuwhyd.client.quantities import UNKNOWN, clock_and_date, number, percent, share, span
 from gpuwhyd.client.table import Column, table
 from gpuwhyd.client.terminal import Terminal, printable
+from gpuwhyd.client.why import suspect_name
 
 MOST_EVENTS = 1000
 """What the daemon gives at most in one answer."""
 
 _COLUMNS = (
     Column(title="WHEN"),
-    Column(title="GPU", shrinks_to=8, drop=5),
-    Column(title="WHAT", shrinks_to=8),
+    Column(title="GPU", shrinks_to=8, drop=6),
+    Column(title="WHAT", shrinks_to=12),
     Column(title="LASTED", right=True, drop=2),
-    Column(title="PEAK", right=True, drop=4),
-    Column(title="CAUSE", drop=3),
-    Column(title="BY", shrinks_to=12),
+    Column(title="PEAK", right=True, drop=5),
+    Column(title="CAUSE", drop=4),
+    Column(title="BY", shrinks_to=14),
+    Column(title="SHARE", right=True, drop=3),
     Column(title="SPIKE", drop=1),
 )
+_FULL_ID_COLUMNS = 120
+"""In a narrower terminal a spike's id is shown without its GPU; `gpuwhy` takes that too."""
 _SPIKE_EVENTS = frozenset({"spike-started", "spike-updated", "spike-ended"})
 
 
@@ -60,36 +70,37 @@ def history_lines(entries: Sequence[Sequence[Plain]], terminal: Terminal) -> lis
     entries = cast("Sequence[Sequence[Plain]]", printable(entries))
     if not entries:
         return ["Nothing happened in this time: no spike, no alert."]
-    return table(_COLUMNS, [_row(entry) for entry in entries], terminal)
+    short = terminal.columns is not None and terminal.columns < _FULL_ID_COLUMNS
+    return table(_COLUMNS, [_row(entry, short=short) for entry in entries], terminal)
 
 
-def _row(entry: Sequence[Plain]) -> tuple[str, ...]:
+def _row(entry: Sequence[Plain], *, short: bool) -> tuple[str, ...]:
     first, last = entry[0], entry[-1]
     gpu = gpu_name({"name": first.get("gpu_name") or first.get("gpu_id") or UNKNOWN})
-    if first.get("event") not in _SPIKE_EVENTS:
-        when = clock_and_date(first.get("wall_usec"))
-        return (
-            when,
-            gpu,
-            event_title(first),
-            UNKNOWN,
-            UNKNOWN,
-            UNKNOWN,
-            who_heated(first) or event_message(first),
-            "",
-        )
-    spike = cast("Plain", last.get("spike") or {})
     telling = most_telling(entry) or last
+    suspect = leading_suspect(telling)
+    who, heat = (suspect_name(suspect), share(suspect.get("share"))) if suspect else ("", UNKNOWN)
+    if first.get("event") not in _SPIKE_EVENTS:
+        when, what = _minute(first.get("wall_usec")), event_title(first)
+        return (when, gpu, what, UNKNOWN, UNKNOWN, UNKNOWN, who or event_message(first), heat, "")
+    spike = cast("Plain", last.get("spike") or {})
+    spike_id = str(first.get("spike_id") or "")
     return (
-        clock_and_date(spike.get("began_usec") or first.get("wall_usec")),
+        _minute(spike.get("began_usec") or first.get("wall_usec")),
         gpu,
         "fan up",
         _lasted(last, spike),
         percent(spike.get("peak_fan_percent")),
         str(telling.get("cause") or UNKNOWN),
-        who_heated(telling) or UNKNOWN,
-        str(first.get("spike_id") or ""),
+        who or UNKNOWN,
+        heat,
+        spike_id.rpartition("-")[2] if short else spike_id,
     )
+
+
+def _minute(wall_usec: object) -> str:
+    """Date and time of day without the seconds."""
+    return clock_and_date(wall_usec).rpartition(":")[0]
 
 
 def _lasted(last: Plain, spike: Plain) -> str:

@@ -6,6 +6,7 @@ from typing import cast
 
 from gpuwhyd.client.answer import Answer, Options
 from gpuwhyd.client.ask import AskError, Daemon, Plain
+from gpuwhyd.client.gpus import gpus_of
 from gpuwhyd.client.happenings import event_message, event_style, event_title, most_telling, spike_duration
 from gpuwhyd.client.history import MOST_EVENTS
 from gpuwhyd.client.quantities import UNKNOWN, celsius, clock, clock_and_date, percent, rpm, span
@@ -21,17 +22,33 @@ _ENDINGS = {
 
 
 async def answer(daemon: Daemon, options: Options) -> Answer:
-    spike_id = str(options.spike_id)
-    events = await daemon.events(since_usec=0, maximum=MOST_EVENTS, spike_id=spike_id)
-    if not events:
-        raise AskError(
-            f"No spike {spike_id} is known, or the journal no longer has it. Those that are: gpuwhy history"
-        )
+    spike_id, events = await _found(daemon, str(options.spike_id))
     if options.as_json:
         from gpuwhyd.client import json_form  # noqa: PLC0415 - only --json needs the model's field names
 
         return Answer(document={"spike_id": spike_id, "events": [json_form.event(event) for event in events]})
     return Answer(lines=tuple(past_spike_lines(events, options.terminal, options.now)))
+
+
+async def _found(daemon: Daemon, wanted: str) -> tuple[str, list[Plain]]:
+    """The spike's whole id, and its events. `wanted` may lack the GPU, as `gpuwhy history` shows it where room is scarce."""
+    gpu_id = wanted.rpartition("-")[0]
+    gpu_ids = [gpu_id] if gpu_id else [str(gpu.get("id")) for gpu in gpus_of(await daemon.summary())]
+    digits = wanted.rpartition("-")[2]
+    found: list[tuple[str, list[Plain]]] = []
+    for candidate in (f"{one}-{digits}" for one in gpu_ids):
+        events = await daemon.events(since_usec=0, maximum=MOST_EVENTS, spike_id=candidate)
+        if events:
+            found.append((candidate, events))
+    if not found:
+        raise AskError(
+            f"No spike {wanted} is known, or the journal no longer has it. Those that are: gpuwhy history"
+        )
+    if len(found) > 1:
+        raise AskError(
+            f"{len(found)} GPUs had a spike then; write which: {' or '.join(one for one, _ in found)}"
+        )
+    return found[0]
 
 
 def past_spike_lines(events: Sequence[Plain], terminal: Terminal, now: datetime) -> list[str]:

@@ -71,6 +71,17 @@ def span(value: object) -> str:
     return _two_units(seconds, _DAY, "d", _HOUR, "h")
 
 
+def about(value: object) -> str:
+    """Seconds -> the largest unit that says something: `2 min`."""
+    known = number(value)
+    if known is None:
+        return UNKNOWN
+    for unit in (_DAY, _HOUR, _MINUTE):
+        if known >= unit:
+            return span(known // unit * unit)
+    return span(known)
+
+
 def _two_units(seconds: int, large: int, large_name: str, small: int, small_name: str) -> str:
     rest = seconds % large // small
     return f"{seconds // large} {large_name}" + (f" {rest} {small_name}" if rest else "")

@@ -11,14 +11,14 @@ from gpuwhyd.client.table import Column, table
 from gpuwhyd.client.terminal import Terminal, printable
 
 _COLUMNS = (
-    Column(title="GPU", shrinks_to=8),
+    Column(title="GPU", shrinks_to=16),
     Column(title="FAN", right=True),
     Column(title="SPEED", right=True, drop=4),
     Column(title="TEMP", right=True),
     Column(title="POWER", right=True, drop=1),
     Column(title="BUSY", right=True, drop=2),
     Column(title="MEMORY", right=True, drop=3),
-    Column(title="CAUSE", shrinks_to=8),
+    Column(title="CAUSE"),
 )
 
 

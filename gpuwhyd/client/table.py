@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from gpuwhyd.client.terminal import Terminal, cut, pad, text_width
 
 _GAP = "  "
+_LEAST_WIDTH = 6
+"""Less of a name says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +15,9 @@ class Column:
     title: str
     right: bool = False
     shrinks_to: int | None = None
-    """The fewest columns its texts may be cut to; None: never cut."""
+    """Its texts may be cut to so many columns before anything is left out, and further when nothing more can be; None:
+    never cut.
+    """
     drop: int = 0
     """0 stays always; of the others the highest goes first when there is no room."""
 
@@ -52,29 +56,36 @@ def _fitted(
 ) -> dict[int, int]:
     """Which columns are shown, and how wide."""
     widths = {i: natural[i] for i in shown}
-    while room is not None and widths:
+    if room is None:
+        return widths
+    while True:
         excess = sum(widths.values()) + len(_GAP) * (len(widths) - 1) - room
-        if excess <= 0:
-            break
-        spare = {
-            i: widths[i] - least
-            for i in widths
-            if (least := columns[i].shrinks_to) is not None and widths[i] > least
-        }
-        if sum(spare.values()) >= excess:
-            for i, available in sorted(spare.items(), key=lambda item: -item[1]):
-                taken = min(available, excess)
-                widths[i] -= taken
-                excess -= taken
-            break
+        if _shrunk(widths, {i: columns[i].shrinks_to for i in widths}, excess):
+            return widths
         optional = [i for i in widths if columns[i].drop]
-        if optional:
-            del widths[max(optional, key=lambda i: columns[i].drop)]
-            continue
-        for i, available in spare.items():
-            widths[i] -= available
-        break
-    return widths
+        if not optional:
+            least = {i: None if columns[i].shrinks_to is None else _LEAST_WIDTH for i in widths}
+            _shrunk(widths, least, min(excess, _spare(widths, least)))
+            return widths
+        del widths[max(optional, key=lambda i: columns[i].drop)]
+
+
+def _shrunk(widths: dict[int, int], least: dict[int, int | None], excess: int) -> bool:
+    """Takes `excess` from the widest columns, none below its least width; False, and nothing is taken, if it cannot."""
+    if _spare(widths, least) < excess:
+        return False
+    for _ in range(excess):
+        widest = max((i for i in widths if _has_spare(widths[i], least[i])), key=lambda i: widths[i])
+        widths[widest] -= 1
+    return True
+
+
+def _spare(widths: dict[int, int], least: dict[int, int | None]) -> int:
+    return sum(max(0, width - (width if (low := least[i]) is None else low)) for i, width in widths.items())
+
+
+def _has_spare(width: int, least: int | None) -> bool:
+    return least is not None and width > least
 
 
 def _line(columns: Sequence[Column], widths: dict[int, int], texts: Sequence[str], indent: str) -> str:

@@ -16,11 +16,11 @@ from gpuwhyd.client.why import state_words, suspect_name
 _COLUMNS = (
     Column(title="HEAT", right=True),
     Column(title="BUSY", right=True),
-    Column(title="MEMORY", right=True, drop=2),
+    Column(title="MEMORY", right=True, drop=3),
     Column(title="PID", right=True),
-    Column(title="USER", shrinks_to=6, drop=1),
-    Column(title="PROCESS", shrinks_to=8),
-    Column(title="OF", shrinks_to=8, drop=3),
+    Column(title="USER", shrinks_to=8, drop=2),
+    Column(title="PROCESS", shrinks_to=12),
+    Column(title="OF", shrinks_to=16, drop=1),
 )
 
 

@@ -8,18 +8,18 @@ from typing import cast
 from gpuwhyd.client.answer import Answer, Options
 from gpuwhyd.client.ask import Daemon, Plain
 from gpuwhyd.client.gpus import chosen_gpus, fan_is_up, loudest_first
-from gpuwhyd.client.quantities import clock, number, share, size, span, watts
+from gpuwhyd.client.quantities import about, clock, number, share, size, span, watts
 from gpuwhyd.client.table import Column, table
 from gpuwhyd.client.terminal import Terminal, printable, wrap, wrap_below
 
 _SUSPECT_COLUMNS = (
-    Column(title="SUSPECT", shrinks_to=12),
+    Column(title="SUSPECT", shrinks_to=20),
     Column(title="SHARE", right=True),
-    Column(title="POWER", right=True),
-    Column(title="STATE", shrinks_to=8),
-    Column(title="MEMORY", right=True, drop=3),
-    Column(title="USER", shrinks_to=6, drop=1),
-    Column(title="PIDS", drop=2),
+    Column(title="POWER", right=True, drop=1),
+    Column(title="STATE"),
+    Column(title="MEMORY", right=True, drop=4),
+    Column(title="USER", shrinks_to=8, drop=2),
+    Column(title="PIDS", drop=3),
 )
 _NEGLIGIBLE_SHARE = 0.005
 """A share that would be shown as 0 %."""
@@ -40,13 +40,11 @@ async def answer(daemon: Daemon, options: Options) -> Answer:
             "explanations": [json_form.explanation(explanation) for explanation in explanations],
         }
         return Answer(document=document, fan_up=fan_is_up(gpus))
+    blocks = [explanation_lines(explanation, options.terminal, options.now) for explanation in explanations]
     lines: list[str] = []
-    for explanation in explanations:
-        block = explanation_lines(explanation, options.terminal, options.now)
-        # A block of several lines stands apart; GPUs that are quiet stay one line each.
-        if lines and (len(block) > 1 or lines[-1].startswith(" ")):
-            lines.append("")
-        lines += block
+    for previous, block in zip([[], *blocks], blocks, strict=False):
+        # A long answer stands apart; GPUs that are quiet stay close together.
+        lines += ["", *block] if previous and len(previous) + len(block) > 2 else block
     return Answer(lines=tuple(lines), fan_up=fan_is_up(gpus))
 
 
@@ -118,8 +116,8 @@ def state_words(suspect: Plain) -> str:
     """`working`, `idle for 20 s`, `exited 2 min ago`."""
     stopped = number(suspect.get("stopped_seconds_ago"))
     if not suspect.get("alive", True):
-        return "exited" if stopped is None else f"exited {span(stopped)} ago"
-    return "working" if stopped is None else f"idle for {span(stopped)}"
+        return "exited" if stopped is None else f"exited {about(stopped)} ago"
+    return "working" if stopped is None else f"idle for {about(stopped)}"
 
 
 def outlook_words(outlook: Plain) -> str:
@@ -132,7 +130,7 @@ def outlook_words(outlook: Plain) -> str:
     quiet_in = number(outlook.get("quiet_in_seconds"))
     if quiet_in is None:
         return words
-    return (f"{words}, " if words else "") + f"quiet in about {span(quiet_in)}"
+    return (f"{words}, " if words else "") + f"quiet in about {about(quiet_in)}"
 
 
 def evidence_words(evidence: Sequence[Plain], now: datetime) -> str:

@@ -99,6 +99,14 @@ def test_an_unknown_gpu_is_answered_with_those_that_are_known(loud, command):
     )
 
 
+def test_a_spike_is_found_by_the_short_id_of_a_narrow_history_too(loud):
+    assert (
+        gpuwhy(loud.address, reports.SPIKE_ID.rpartition("-")[2]).stdout
+        == gpuwhy(loud.address, reports.SPIKE_ID).stdout
+    )
+    assert gpuwhy(loud.address, "1111111111111111").returncode == 2
+
+
 def test_an_unknown_spike_points_to_the_history(loud):
     answer = gpuwhy(loud.address, "pci_0000_01_00_0-1111111111111111")
     assert answer.returncode == 2

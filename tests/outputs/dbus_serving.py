@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,19 @@ class Daemon:
 class BrokenHistory:
     def read(self, **_query: object) -> list[dict[str, object]]:
         raise HistoryError("the journal cannot be read: no permission")
+
+
+class StuckHistory:
+    """A journal on a disk that does not answer, until it is let go."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.let_go = threading.Event()
+
+    def read(self, **_query: object) -> list[dict[str, object]]:
+        self.reads += 1
+        self.let_go.wait(WITHIN_SECONDS)
+        return []
 
 
 @contextlib.asynccontextmanager

@@ -27,6 +27,7 @@ from tests.outputs.dbus_reports import (
 from tests.outputs.dbus_serving import (
     BrokenHistory,
     Daemon,
+    StuckHistory,
     busctl,
     connected,
     hear,
@@ -384,6 +385,35 @@ async def test_a_history_that_cannot_be_read_says_why(address, daemon):
         error = await refused(manager(client, "GetEvents", "tua{sv}", (0, 0, {})))
         assert error.name == "org.gpuwhyd1.Error.HistoryUnavailable"
         assert "no permission" in str(error)
+
+
+@scenario
+async def test_a_history_that_hangs_holds_up_nobody_but_those_who_ask_for_it(address, daemon):
+    history = StuckHistory()
+    query = ("GetEvents", "tua{sv}", (0, 0, {}))
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(serving(address, daemon, history=history))
+        stack.callback(history.let_go.set)
+        clients = [await stack.enter_async_context(connected(address)) for _ in range(9)]
+        waiting = [asyncio.create_task(manager(client, *query)) for client in clients[:8]]
+        await until(lambda: history.reads)
+        assert "headline" in await manager(clients[0], "GetSummary")
+        for client in (clients[0], clients[8]):  # one unfinished for each, and eight for all
+            assert (await refused(manager(client, *query))).name == "org.gpuwhyd1.Error.TooManyRequests"
+        history.let_go.set()
+        assert await asyncio.gather(*waiting) == [[]] * 8
+        assert await manager(clients[8], *query) == []
+
+
+@scenario
+async def test_a_long_history_ends_before_the_answer_is_too_large_and_keeps_the_newest(address, daemon):
+    many = tuple(replace(spike_event(), wall_usec=number) for number in range(1, 501))
+    await daemon.history.publish(report(events=many))
+    async with serving(address, daemon), connected(address) as client:
+        await daemon.publish(report())
+        events = await manager(client, "GetEvents", "tua{sv}", (0, 100_000, {}))
+        assert 100 < len(events) < 500
+        assert [event["wall_usec"] for event in events] == list(range(501 - len(events), 501))
 
 
 @scenario

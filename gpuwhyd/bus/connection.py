@@ -19,18 +19,11 @@ from gpuwhyd.bus.framing import Discarded, Frame
 from gpuwhyd.bus.gate import LONGEST_SIGNATURE, CallGate, Refusal
 from gpuwhyd.bus.header import NO_AUTO_START, NO_REPLY_EXPECTED, Header, MessageKind
 from gpuwhyd.bus.limits import TokenBucket
-from gpuwhyd.bus.messages import ERROR_PREFIX, MethodCall, PeerCredentials, SignalMatch
+from gpuwhyd.bus.messages import BUS_NAME, BUS_PATH, ERROR_PREFIX, MethodCall, PeerCredentials, SignalMatch
 from gpuwhyd.bus.outgoing import PEER_BYTES, Rank
 from gpuwhyd.bus.pending import Body, PendingCall, PendingCalls
-from gpuwhyd.bus.signals import (
-    BUS_NAME,
-    BUS_PATH,
-    SignalCallback,
-    SignalRouter,
-    is_owner_change,
-    owner_change_match,
-)
-from gpuwhyd.bus.transport import MESSAGE_LIMIT_BYTES, Transport
+from gpuwhyd.bus.signals import SignalCallback, SignalRouter, is_owner_change, owner_change_match
+from gpuwhyd.bus.transport import MESSAGE_LIMIT_BYTES, REPLY_LIMIT_BYTES, Transport
 from gpuwhyd.bus.unread import STATISTICS, Unread, unread_bytes
 from gpuwhyd.errors import BusError
 
@@ -39,11 +32,6 @@ __all__ = ["BusConnection", "MethodCall", "PeerCredentials", "SignalMatch"]
 _log = logging.getLogger(__name__)
 
 DO_NOT_QUEUE = 0x4  # RequestName; with it the bus answers 1 (ours now), 3 (another's) or 4 (ours already)
-
-# The answer to a call of ours may be large (a long history); only who was asked can send it.
-REPLY_LIMIT_BYTES = 16 << 20
-
-_FAILED = "org.gpuwhyd1.Error.Failed"
 
 
 class BusConnection:
@@ -58,7 +46,6 @@ class BusConnection:
         self._unread = Unread()
         self._handler: Callable[[MethodCall], None] | None = None
         self._peers = KnownPeers()
-        self._tracked_names: set[str] = set()
         self._fault_lines = TokenBucket(per_second=1 / 60, at_once=5, now=time.monotonic())
         self._lost = asyncio.Event()
         self._reason = ""
@@ -174,20 +161,8 @@ class BusConnection:
 
     async def subscribe(self, match: SignalMatch, callback: SignalCallback) -> None:
         """`callback(path, body)` for each such signal from whoever owns `match.sender` at that moment. Raises BusError."""
-        name = match.sender
-        if name != BUS_NAME and not name.startswith(":") and name not in self._tracked_names:
-            self._tracked_names.add(name)
-            await self._call_bus("AddMatch", owner_change_match(name))
-            # Set from the answer itself: a change of owner may come right behind it.
-            call = self._start_call(
-                BUS_NAME, BUS_PATH, BUS_NAME, "GetNameOwner", "s", (name,),
-                lambda answer: None if isinstance(answer, BusError) else self._signals.owner_is(name, str(answer[0])),
-            )  # fmt: skip
-            try:
-                await self._answer(call, "GetNameOwner", 10)
-            except BusError as error:
-                if error.name != ERROR_PREFIX + "NameHasNoOwner":
-                    raise
+        if self._signals.must_track(match.sender):
+            await self._track_owner(match.sender)
         self._signals.add(match, callback)
         await self._call_bus("AddMatch", match.rule)
 
@@ -219,6 +194,23 @@ class BusConnection:
         except TimeoutError:
             _log.warning("closing the bus connection with %d bytes unsent", self._transport.waiting_bytes)
         self._transport.lose("closed")
+
+    async def _track_owner(self, name: str) -> None:
+        await self._call_bus("AddMatch", owner_change_match(name))
+
+        def set_owner(answer: Body | BusError) -> None:
+            # From the answer itself, not from who awaits it: a change of owner may come right behind.
+            if not isinstance(answer, BusError):
+                self._signals.owner_is(name, str(answer[0]))
+            elif answer.name == ERROR_PREFIX + "NameHasNoOwner":
+                self._signals.owner_is(name, "")
+
+        call = self._start_call(BUS_NAME, BUS_PATH, BUS_NAME, "GetNameOwner", "s", (name,), set_owner)
+        try:
+            await self._answer(call, "GetNameOwner", 10)
+        except BusError:
+            if self._signals.must_track(name):
+                raise
 
     async def _call_bus(self, member: str, argument: str) -> tuple[object, ...]:
         return await self.call(BUS_NAME, BUS_PATH, BUS_NAME, member, "s", (argument,))
@@ -353,7 +345,9 @@ class BusConnection:
             self._handler(call)
         except Exception:  # noqa: BLE001  a fault in a handler must not end the connection; it is logged
             self._log_fault(f"method {call.member}")
-            self.error(call, _FAILED, "gpuwhyd made a mistake; its journal has the details")
+            self.error(
+                call, "org.gpuwhyd1.Error.Failed", "gpuwhyd made a mistake; its journal has the details"
+            )
 
     def _on_answer(self, frame: Frame) -> None:
         call = self._pending.find(frame.header)
@@ -381,8 +375,8 @@ class BusConnection:
         except library.MarshalError:
             _log.warning("unreadable signal %s.%s from %s", header.interface, header.member, header.sender)
             return
-        if owner_change and body[0] in self._tracked_names:
-            self._signals.owner_is(str(body[0]), str(body[2]))
+        if owner_change:
+            self._signals.owner_changed(str(body[0]), str(body[2]))
         for callback in callbacks:
             try:
                 callback(header.path or "", body)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+BUS_NAME = "org.freedesktop.DBus"
+BUS_PATH = "/org/freedesktop/DBus"
 ERROR_PREFIX = "org.freedesktop.DBus.Error."
 
 

@@ -5,12 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpuwhyd.bus.header import Header
-from gpuwhyd.bus.messages import ERROR_PREFIX
+from gpuwhyd.bus.messages import BUS_NAME, ERROR_PREFIX
 from gpuwhyd.errors import BusError
 
 MOST_PENDING = 256
-
-BUS_NAME = "org.freedesktop.DBus"
 
 Body = tuple[object, ...]
 

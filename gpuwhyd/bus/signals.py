@@ -8,10 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpuwhyd.bus.header import Header
-from gpuwhyd.bus.messages import SignalMatch
-
-BUS_NAME = "org.freedesktop.DBus"
-BUS_PATH = "/org/freedesktop/DBus"
+from gpuwhyd.bus.messages import BUS_NAME, SignalMatch
 
 SignalCallback = Callable[[str, tuple[object, ...]], None]
 
@@ -32,15 +29,18 @@ class SignalRouter:
     def add(self, match: SignalMatch, callback: SignalCallback) -> None:
         self._subscriptions.append(_Subscription(match=match, callback=callback))
 
+    def must_track(self, name: str) -> bool:
+        """Whether the bus has yet to be asked who owns `name`, and to tell when that changes."""
+        return name != BUS_NAME and not name.startswith(":") and name not in self._owners
+
     def owner_is(self, name: str, unique_name: str) -> None:
         """`unique_name` owns `name` from now on; empty: nobody does."""
-        if unique_name:
-            self._owners[name] = unique_name
-        else:
-            self._owners.pop(name, None)
+        self._owners[name] = unique_name
 
-    def is_wanted(self, header: Header) -> bool:
-        return any(True for _ in self.callbacks(header))
+    def owner_changed(self, name: str, unique_name: str) -> None:
+        """As `owner_is`, of whatever name: only those are kept that signals are wanted from."""
+        if name in self._owners:
+            self._owners[name] = unique_name
 
     def callbacks(self, header: Header) -> list[SignalCallback]:
         """Who wants this signal; empty for one that nobody subscribed to or that its author only pretends to be."""

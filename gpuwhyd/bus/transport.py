@@ -15,6 +15,9 @@ _log = logging.getLogger(__name__)
 # A larger message than this is nothing that is ever asked of us: the longest call has some hundred bytes.
 MESSAGE_LIMIT_BYTES = 64 * 1024
 
+# The answer to a call of ours may be large (a long history); only who was asked can send it.
+REPLY_LIMIT_BYTES = 16 << 20
+
 # How much is done before everything else on the loop has its turn.
 _MESSAGES_PER_TURN = 16
 _SECONDS_PER_TURN = 0.020

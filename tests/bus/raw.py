@@ -21,11 +21,13 @@ _BUS = {
 
 
 class RawClient:
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, uid: int | None = None) -> None:
+        """`uid`: connects as that user, for which this process must be root."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(20)
-        self.sock.connect(socket_names(address)[0])
-        self.sock.sendall(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode() + b"\r\n")
+        with _acting_as(uid):
+            self.sock.connect(socket_names(address)[0])
+            self.sock.sendall(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode() + b"\r\n")
         assert self.sock.recv(1000).startswith(b"OK")
         self.sock.sendall(b"BEGIN\r\n")
         self._framer = Framer(lambda header: 1 << 27, 1 << 26)
@@ -55,11 +57,12 @@ class RawClient:
     def ask(self, member: str, signature: str = "", body: Sequence[object] = ()) -> Frame:
         return self.answer_to(self.call(member, signature, body))
 
-    def own(self, name: str) -> None:
+    def own(self, name: str, *, allowed: bool = True) -> None:
         serial = self.send(
             MessageKind.METHOD_CALL, **_BUS, member="RequestName", signature="su", body=(name, 4)
         )
-        assert self.answer_to(serial).header.kind == MessageKind.METHOD_RETURN
+        expected = MessageKind.METHOD_RETURN if allowed else MessageKind.ERROR
+        assert self.answer_to(serial).header.kind == expected
 
     def receive(self) -> Frame:
         while (message := self._framer.take()) is None:
@@ -81,8 +84,22 @@ class RawClient:
 
 
 @contextlib.contextmanager
-def raw_client(address: str) -> Iterator[RawClient]:
-    client = RawClient(address)
+def _acting_as(uid: int | None) -> Iterator[None]:
+    """The kernel tells the bus the effective user at the moment of connecting."""
+    if uid is None:
+        yield
+        return
+    before = os.geteuid()
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@contextlib.contextmanager
+def raw_client(address: str, uid: int | None = None) -> Iterator[RawClient]:
+    client = RawClient(address, uid)
     try:
         yield client
     finally:

@@ -46,12 +46,19 @@ class Peer:
         assert isinstance(message, Frame)
         return message
 
-    def answer(self, frame: Frame, signature: str = "", body: Sequence[object] = ()) -> None:
+    def answer(
+        self,
+        frame: Frame,
+        signature: str = "",
+        body: Sequence[object] = (),
+        *,
+        sender: str = "org.freedesktop.DBus",
+    ) -> None:
         serial = frame.header.serial
         message = library.marshal(
             MessageKind.METHOD_RETURN, 1, reply_serial=serial, signature=signature, body=body
         )
-        self.writer.write(with_sender(message, "org.freedesktop.DBus"))
+        self.writer.write(with_sender(message, sender))
 
 
 def with_sender(message: bytes, sender: str) -> bytes:

@@ -444,6 +444,21 @@ def test_malformed_and_unknown_messages_do_not_end_the_connection():
     assert pong == ("pong",)
 
 
+def test_an_answer_from_someone_who_was_not_asked_is_ignored():
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        while True:
+            frame = await peer.message()
+            peer.answer(frame, "s", ["forged"], sender=":1.666")
+            peer.answer(frame, "s", ["genuine"])
+
+    async def scenario():
+        async with scripted_bus(script) as address, connected(address) as connection:
+            return await connection.call(*BUS, "GetId")
+
+    assert asyncio.run(scenario()) == ("genuine",)
+
+
 def test_a_stream_that_makes_no_sense_ends_the_connection():
     pong = on_misbehaving_bus(b"HTTP/1.1 400 Bad Request\r\n")
 

@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from gpuwhyd.bus import library
 from gpuwhyd.bus.codec import plain
 from gpuwhyd.bus.header import MessageKind
-from tests.bus.buses import private_broker, private_bus
+from tests.bus.buses import PrivateBus, private_broker, private_bus
 from tests.bus.raw import RawClient, parts, raw_client, to_server, with_body, with_field
 from tests.bus.server import NAME
 
@@ -34,6 +35,24 @@ class Service:
         return stats
 
 
+@contextlib.contextmanager
+def serving(bus: PrivateBus, library_name: str = "dbus-next") -> Iterator[Service]:
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "tests.bus.server", bus.address],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"GPUWHYD_DBUS_LIBRARY": library_name},
+        cwd=Path(__file__).parents[2],
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith(library_name)
+            yield Service(address=bus.address, library=library_name)
+        finally:
+            process.kill()
+
+
 @pytest.fixture(
     scope="module",
     params=[(bus, name) for bus in _BUSES for name in ("dbus-next", "dbus-fast")],
@@ -41,20 +60,8 @@ class Service:
 )
 def service(request):
     bus_name, library_name = request.param
-    with contextlib.ExitStack() as stack:
-        bus = stack.enter_context(_BUSES[bus_name]())
-        process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "tests.bus.server", bus.address],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"GPUWHYD_DBUS_LIBRARY": library_name},
-            cwd=Path(__file__).parents[2],
-        )
-        stack.enter_context(process)
-        stack.callback(process.kill)
-        assert process.stdout is not None
-        assert process.stdout.readline().startswith(library_name)
-        yield Service(address=bus.address, library=library_name)
+    with _BUSES[bus_name]() as bus, serving(bus, library_name) as running:
+        yield running
 
 
 def test_a_burst_of_2000_pipelined_calls_is_served_in_part_and_costs_nobody_else(service):
@@ -193,3 +200,52 @@ def test_unicast_signals_nobody_asked_for_are_ignored(service):
         client.sock.sendall(signal * 200)
 
         assert service.stats()["served"] > 0
+
+
+OPEN_POLICY = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <policy context="default"><allow own="org.gpuwhyd1"/><allow send_destination="org.gpuwhyd1"/></policy>
+</busconfig>
+"""
+
+
+@pytest.fixture
+def stock_bus(tmp_path):
+    policy = tmp_path / "open.conf"
+    policy.write_text(OPEN_POLICY)
+    with private_bus("system", policy_files=[policy]) as bus:
+        yield bus
+
+
+@pytest.mark.root
+def test_clients_that_never_read_do_not_silence_the_service_on_a_bus_with_the_stock_limits(stock_bus):
+    """dbus-daemon reads nothing more from a service with 127 MiB unread; here six clients ask for 360 MiB."""
+    with contextlib.ExitStack() as stack:
+        service = stack.enter_context(serving(stock_bus))
+        greedy = [stack.enter_context(raw_client(stock_bus.address)) for _ in range(6)]
+        for _ in range(60):
+            for client in greedy:
+                client.call("Large", "u", [1_000_000])
+            assert service.stats()["served"] > 0
+
+
+@pytest.mark.root
+def test_a_client_that_reads_is_served_as_much_as_it_reads(stock_bus):
+    with serving(stock_bus), raw_client(stock_bus.address) as client:
+        errors = [client.ask("Large", "u", [1_000_000]).header.error_name for _ in range(60)]
+
+    assert errors == [None] * 60
+
+
+@pytest.mark.root
+def test_the_private_system_bus_has_the_stock_policy_for_other_users(stock_bus):
+    with serving(stock_bus), raw_client(stock_bus.address, uid=65534) as stranger:
+        stranger.own("org.gpuwhyd1.Other", allowed=False)
+        answer = stranger.ask("Echo", "s", ["hello"])
+        denied = stranger.send(
+            MessageKind.METHOD_CALL, **{**to_server("Ping"), "destination": stranger.unique_name}
+        )
+
+        assert library.unmarshal_body(*parts(answer)) == ["hello"]
+        assert stranger.answer_to(denied).header.error_name == "org.freedesktop.DBus.Error.AccessDenied"

@@ -36,7 +36,7 @@ from gpuwhyd.sampler import Sampler, SystemClock, suspended_seconds
 log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 60.0
-"""How often learned levels and heat are saved; events are saved at once, by the journal output."""
+"""How often learned levels and heat are saved when nothing happens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +58,7 @@ class Daemon:
         self._options = options
         self._settings = settings
         self._stop = asyncio.Event()
+        self._unsaved = asyncio.Event()
         self._started_usec = time.time_ns() // 1000
         self._samples = 0
         self._report: Report | None = None
@@ -141,10 +142,15 @@ class Daemon:
             self._sampler.fan_moves = self._engine.a_fan_moves
             for output in self._outputs:
                 await output.publish(report)
+            if report.events:
+                self._unsaved.set()
 
     async def _save_now_and_then(self) -> None:
+        """After events also where there is no journal, whose output saves them first."""
         while True:
-            await asyncio.sleep(SAVE_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._unsaved.wait(), SAVE_SECONDS)
+            self._unsaved.clear()
             await self._store.save_in_thread()
 
     async def _reload_on_signal(self) -> None:

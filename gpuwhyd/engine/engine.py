@@ -1,6 +1,7 @@
 """The engine: snapshots in, events and explanations out. It has no clock and does no I/O; time is in the snapshot."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from gpuwhyd.engine.card import Card, Outcome, restored_card
 from gpuwhyd.engine.rules import Firing
@@ -16,6 +17,7 @@ from gpuwhyd.model import (
     Explanation,
     GpuEvent,
     GpuIdentity,
+    GpuReading,
     GpuState,
     Report,
     Snapshot,
@@ -91,7 +93,10 @@ class Engine:
             events += _events_of(snapshot, card, outcome)
         events += self._follow_missing(snapshot)
         return Report(
-            snapshot=snapshot, events=tuple(events), explanations=self.explanations, headline=self.headline
+            snapshot=self._with_missing(snapshot),
+            events=tuple(events),
+            explanations=self.explanations,
+            headline=self.headline,
         )
 
     def saved(self) -> dict[str, object]:
@@ -145,6 +150,16 @@ class Engine:
             self._removed.add(card_id)
             self._label()
         return events
+
+    def _with_missing(self, snapshot: Snapshot) -> Snapshot:
+        """Cards that cannot be read now have not gone: outputs see them in state `unknown`, without values."""
+        present = {reading.gpu.id for reading in snapshot.readings}
+        missing = tuple(
+            GpuReading(gpu=card.gpu, backend=card.backend, state=GpuState.UNKNOWN)
+            for card_id, card in self._cards.items()
+            if card_id not in present
+        )
+        return replace(snapshot, readings=snapshot.readings + missing) if missing else snapshot
 
     def _close_after_reboot(self, snapshot: Snapshot) -> list[Event]:
         """A spike that was open when the machine went down is closed once."""

@@ -89,7 +89,10 @@ class Heat:
     def _follow_work(self, now: float, watts: float | None) -> None:
         smoothed = self.floor.smoothed_watts
         excess = self.excess_watts if watts is None or smoothed is None else self.floor.excess(smoothed)
-        if excess <= max(self.floor.significant_watts, OVER_PART * self.ledger.heat_watts):
+        held = self.ledger.heat_watts
+        # where ticks are short the smoothed power is late: a draw above all heat that is held is work that begins
+        begins = self.excess_watts > max(self.floor.significant_watts, held)
+        if excess <= max(self.floor.significant_watts, OVER_PART * held) and not begins:
             self.working_since = None
         elif self.working_since is None:
             self.working_since = now

@@ -171,7 +171,7 @@ def _quiet(e: Explanation) -> str:
     elif _stands_still(e):
         now = "quiet, the fan stands still"
     else:
-        now = f"quiet, the fan is at its rest level of {_fan(e)}"
+        now = f"quiet, the fan rests at {_fan(e)}"
     worker = next((s for s in e.suspects if s.power_watts and s.stopped_seconds_ago is None), None)
     if worker is not None and not evidence_of(e, "asleep"):
         now += f", while {_who(worker)} uses the card"

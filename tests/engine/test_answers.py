@@ -30,6 +30,15 @@ def test_one_program_that_works_is_the_workload() -> None:
     assert "200 W on average over" in rig.answer.sentence
 
 
+@pytest.mark.parametrize("interval_seconds", [0.2, 0.5, 1.0, 2.0])
+def test_a_fan_that_rises_in_the_first_sample_of_the_load_names_the_load(interval_seconds: float) -> None:
+    rig = Rig(step=interval_seconds).run(60, fan=0)
+    rig.tick({OLLAMA: 95.0}, fan=57, watts=200, celsius=75)
+    assert rig.kinds == ["started"]
+    assert rig.answer.cause is Cause.WORKLOAD
+    assert rig.answer.suspects[0].program.unit == "ollama.service"
+
+
 def test_a_program_that_only_holds_memory_gets_nothing() -> None:
     rig = spike({OLLAMA: 95.0, HOLDER: 0.0})
     assert [s.program.name for s in rig.answer.suspects] == ["ollama.service"]

@@ -234,6 +234,8 @@ def test_readings_that_fail_for_a_while_conclude_nothing() -> None:
         rig.feed(backends=failing)
     assert rig.kinds == ["started"]
     assert "no reading at present" in rig.answer.sentence
+    assert rig.report is not None
+    assert [reading.state for reading in rig.report.snapshot.readings] == [GpuState.UNKNOWN]
     loaded(rig, fan=50)
     rig.run(120, fan=0)
     assert rig.kinds.count("started") == rig.kinds.count("ended") == 1

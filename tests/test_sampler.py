@@ -1,0 +1,347 @@
+"""The tick: a backend that hangs, fails, appears later or has a fault leaves everything else going on."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any
+
+import pytest
+
+from gpuwhyd.backends.base import BackendReadings, Probe, ProbeResult
+from gpuwhyd.backends.watch import LATER_SECONDS, BackendWatch
+from gpuwhyd.errors import BackendError
+from gpuwhyd.model import (
+    BackendState,
+    GpuIdentity,
+    GpuProcess,
+    GpuReading,
+    GpuState,
+    ProcessExit,
+    ProcessIdentity,
+    Program,
+    ProgramKind,
+    Snapshot,
+)
+from gpuwhyd.sampler import Sampler, SamplingSettings
+
+SHORT = SamplingSettings(deadline_seconds=0.05)
+
+
+class ScriptedBackend:
+    """Hardware as a test wants it: each read does what `then` says at that moment."""
+
+    def __init__(self, name: str = "scripted") -> None:
+        self.name = name
+        self.probe_answer = ProbeResult(answer=Probe.READY)
+        self.then: Callable[[], BackendReadings] = self.good
+        self.state = GpuState.AWAKE
+        self.pids: tuple[int, ...] = ()
+        self.reads = self.probes = self.closes = 0
+
+    def good(self) -> BackendReadings:
+        gpu = GpuIdentity(id=f"{self.name}_0", name="card", vendor="test")
+        processes = tuple(GpuProcess(pid=pid) for pid in self.pids)
+        return BackendReadings(
+            readings=(GpuReading(gpu=gpu, backend=self.name, state=self.state, processes=processes),)
+        )
+
+    def probe(self) -> ProbeResult:
+        self.probes += 1
+        return self.probe_answer
+
+    def read(self) -> BackendReadings:
+        self.reads += 1
+        return self.then()
+
+    def close(self) -> None:
+        self.closes += 1
+
+
+class KnownProcesses:
+    """A machine with these processes."""
+
+    def __init__(self, *pids: int) -> None:
+        self.pids = set(pids)
+        self.look_up: Callable[[], None] = lambda: None
+
+    def identify(self, pid: int) -> ProcessIdentity | None:
+        self.look_up()
+        if pid not in self.pids:
+            return None
+        program = Program(kind=ProgramKind.PROCESS, key=f"process:{pid}:1", name="p")
+        return ProcessIdentity(pid=pid, start_ticks=1, name="p", program=program)
+
+    def exits(self, boottime_seconds: float) -> tuple[ProcessExit, ...]:
+        return ()
+
+    def forget_idle(self, in_use: Collection[int]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class SleepingClock:
+    """Time passes only by sleeping, and sleeping takes none."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def boottime_seconds(self) -> float:
+        return self.now
+
+    def wall_usec(self) -> int:
+        return round(self.now * 1e6)
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(test, 20))
+
+
+async def take(sampler: Sampler, count: int) -> list[Snapshot]:
+    taken: list[Snapshot] = []
+    snapshots = sampler.snapshots()
+    async for snapshot in snapshots:
+        taken.append(snapshot)
+        if len(taken) == count:
+            break
+    await snapshots.aclose()  # type: ignore[attr-defined]
+    return taken
+
+
+def build(*backends: ScriptedBackend, clock: SleepingClock | None = None, **parts: Any) -> Sampler:
+    parts.setdefault("settings", SHORT)
+    parts.setdefault("processes", KnownProcesses())
+    return Sampler(backends=backends, clock=clock or SleepingClock(), **parts)
+
+
+def test_a_backend_that_hangs_is_failing_and_the_others_are_read() -> None:
+    async def test() -> None:
+        release = threading.Event()
+        stuck, well = ScriptedBackend("stuck"), ScriptedBackend("well")
+
+        def hang() -> BackendReadings:
+            release.wait(10)
+            return stuck.good()
+
+        stuck.then = hang
+        sampler = build(stuck, well)
+        for snapshot in await take(sampler, 3):
+            states = {health.name: health.state for health in snapshot.backends}
+            assert states == {"stuck": BackendState.FAILING, "well": BackendState.READY}
+            assert [reading.backend for reading in snapshot.readings] == ["well"]
+        assert stuck.reads == 1, "a hung call must not be made again beside itself"
+        stuck.then = stuck.good
+        release.set()
+        while sampler._watches["stuck"]._worker.is_busy:
+            await asyncio.sleep(0)
+        (snapshot,) = await take(sampler, 1)
+        assert {reading.backend for reading in snapshot.readings} == {"stuck", "well"}
+        await sampler.close()
+
+    run(test())
+
+
+def test_a_daemon_can_end_while_a_driver_call_hangs() -> None:
+    async def test() -> None:
+        stuck, release = ScriptedBackend(), threading.Event()
+        stuck.then = lambda: (release.wait(10), stuck.good())[1]
+        sampler = build(stuck)
+        await take(sampler, 1)
+        await asyncio.wait_for(sampler.close(), 1)
+        release.set()
+
+    run(test())
+
+
+def test_a_failed_read_closes_backs_off_and_starts_over_with_a_probe() -> None:
+    async def test() -> None:
+        backend, now = ScriptedBackend(), [0.0]
+
+        def fail() -> BackendReadings:
+            raise BackendError("the driver is being reloaded")
+
+        watch = BackendWatch(backend, lambda: now[0])
+        assert await watch.ask(1)
+        backend.then = fail
+        for seconds in (2, 4, 8, 16, 32, 60, 60):
+            reads = backend.reads
+            assert await watch.ask(1) == ()
+            assert backend.reads == reads + 1
+            assert watch.health.state is BackendState.FAILING
+            assert watch.health.message == "the driver is being reloaded"
+            now[0] += seconds - 0.1
+            assert await watch.ask(1) == ()
+            assert backend.reads == reads + 1, "it must not be asked while it backs off"
+            now[0] += 0.1
+        assert backend.closes == 7
+        backend.then = backend.good
+        assert await watch.ask(1)
+        assert watch.health.state is BackendState.READY
+        await watch.close(1)
+
+    run(test())
+
+
+def test_a_library_that_appears_later_is_found() -> None:
+    async def test() -> None:
+        backend, now = ScriptedBackend(), [0.0]
+        backend.probe_answer = ProbeResult(answer=Probe.LATER, message="no library yet")
+        watch = BackendWatch(backend, lambda: now[0])
+        assert await watch.ask(1) == ()
+        assert (watch.health.state, watch.health.message) == (BackendState.WAITING, "no library yet")
+        assert await watch.ask(1) == ()
+        assert backend.probes == 1
+        backend.probe_answer = ProbeResult(answer=Probe.READY)
+        now[0] += LATER_SECONDS
+        assert await watch.ask(1)
+        await watch.close(1)
+
+    run(test())
+
+
+def test_a_backend_that_can_never_work_is_not_asked_again() -> None:
+    async def test() -> None:
+        backend = ScriptedBackend()
+        backend.probe_answer = ProbeResult(answer=Probe.NEVER, message="not on this machine")
+        sampler = build(backend)
+        snapshots = await take(sampler, 5)
+        assert snapshots[-1].backends[0].state is BackendState.ABSENT
+        assert backend.probes == 1
+        await sampler.close()
+
+    run(test())
+
+
+def test_a_fault_of_ours_in_one_backend_does_not_end_sampling(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        broken, well = ScriptedBackend("broken"), ScriptedBackend("well")
+        broken.then = lambda: {}["no"]
+        sampler = build(broken, well)
+        snapshots = await take(sampler, 3)
+        assert [reading.backend for reading in snapshots[-1].readings] == ["well"]
+        await sampler.close()
+
+    run(test())
+    assert caplog.text.count("please report it") == 1
+
+
+def test_processes_are_joined_and_those_that_are_gone_left_out() -> None:
+    async def test() -> None:
+        backend = ScriptedBackend()
+        backend.pids = (5, 6)
+        sampler = build(backend, processes=KnownProcesses(5))
+        (snapshot,) = await take(sampler, 1)
+        assert [use.process.pid for use in snapshot.uses] == [5]
+        await sampler.close()
+
+    run(test())
+
+
+def test_a_proc_that_blocks_leaves_the_cards_users_unknown_not_absent() -> None:
+    async def test() -> None:
+        release, backend, processes = threading.Event(), ScriptedBackend(), KnownProcesses(5)
+        backend.pids = (5,)
+        processes.look_up = lambda: release.wait(10) and None
+        sampler = build(backend, processes=processes)
+        for snapshot in await take(sampler, 2):
+            assert snapshot.readings[0].processes is None
+            assert snapshot.uses == ()
+            assert snapshot.processes_hidden, "what cannot be looked up must not be told to all"
+        release.set()
+        while sampler._identifier.is_busy:
+            await asyncio.sleep(0)
+        (snapshot,) = await take(sampler, 1)
+        assert [use.process.pid for use in snapshot.uses] == [5]
+        await sampler.close()
+
+    run(test())
+
+
+def test_ticks_come_faster_while_a_fan_moves_and_slower_while_all_cards_sleep() -> None:
+    async def test() -> None:
+        clock, backend = SleepingClock(), ScriptedBackend()
+        sampler = build(backend, clock=clock, settings=SamplingSettings())
+        await take(sampler, 2)
+        sampler.fan_moves = True
+        await take(sampler, 2)
+        backend.state, sampler.fan_moves = GpuState.ASLEEP, False
+        await take(sampler, 2)
+        assert clock.slept == [2.0, 1.0, 10.0]
+        await sampler.close()
+
+    run(test())
+
+
+def test_refreshes_that_meet_share_one_sample() -> None:
+    async def test() -> None:
+        backend, clock = ScriptedBackend(), SleepingClock()
+        clock.sleep = lambda _seconds: asyncio.sleep(3600)  # type: ignore[method-assign]
+        sampler = build(backend, clock=clock)
+        seen: list[Snapshot] = []
+
+        async def consume() -> None:
+            async for snapshot in sampler.snapshots():
+                seen.append(snapshot)  # noqa: PERF401 - it never ends
+
+        consumer = asyncio.create_task(consume())
+        while not seen:
+            await asyncio.sleep(0)
+        await asyncio.gather(*(sampler.refresh() for _ in range(50)))
+        assert len(seen) == 2
+        consumer.cancel()
+        await asyncio.gather(consumer, return_exceptions=True)
+        await sampler.close()
+
+    run(test())
+
+
+def test_sampling_pauses_while_the_machine_goes_to_sleep_and_marks_the_first_snapshot_after() -> None:
+    async def test() -> None:
+        backend = ScriptedBackend()
+        sampler = build(backend)
+        await take(sampler, 1)
+        sampler.on_sleep(True)
+        waiting = asyncio.create_task(take(sampler, 2))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert backend.reads == 1
+        sampler.on_sleep(False)
+        first, second = await waiting
+        assert (first.resumed, second.resumed) == (True, False)
+        await sampler.close()
+
+    run(test())
+
+
+def test_a_suspend_is_noticed_by_the_clocks_alone() -> None:
+    async def test() -> None:
+        slept = [0.0]
+        sampler = build(ScriptedBackend(), suspended_seconds=lambda: slept[0])
+        assert not (await take(sampler, 1))[0].resumed
+        slept[0] += 3600
+        assert [snapshot.resumed for snapshot in await take(sampler, 2)] == [True, False]
+        await sampler.close()
+
+    run(test())
+
+
+def test_threads_end_with_the_sampler() -> None:
+    async def test() -> None:
+        sampler = build(ScriptedBackend("one"), ScriptedBackend("two"))
+        await take(sampler, 1)
+        workers = [watch._worker._thread for watch in sampler._watches.values()] + [
+            sampler._identifier._thread
+        ]
+        await sampler.close()
+        for thread in workers:
+            await asyncio.to_thread(thread.join, 5)
+            assert not thread.is_alive()
+
+    run(test())

@@ -7,6 +7,7 @@ import os
 import platform
 import resource as limits
 import signal
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -214,7 +215,7 @@ class Daemon:
             "config_file": str(self._options.config or DEFAULT_PATH),
             "processes_hidden": snapshot.processes_hidden if snapshot else None,
             "memory_bytes": _resident_bytes(),
-            "peak_memory_bytes": usage.ru_maxrss * 1024,
+            "threads": threading.active_count(),
             "cpu_seconds": usage.ru_utime + usage.ru_stime,
             "notes": list(self._notes),
         }

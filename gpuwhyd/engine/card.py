@@ -37,6 +37,8 @@ from gpuwhyd.model import (
 GAP_SECONDS = 30.0
 """After a longer pause between readings, what must hold without a break starts anew."""
 WARM_WATTS = 1.0
+WARMING_WATTS = 0.1
+"""While a card works, the heat of a first short tick is enough to name who works."""
 MOVING_SECONDS = 20.0
 BUSY_UTILIZATION_PERCENT = 10.0
 
@@ -247,7 +249,7 @@ class Card:
             celsius=reading.temperature_celsius,
             trend=self._heat.trace.trend(now),
             working=self._heat.is_working,
-            warm=ledger.heat_watts >= WARM_WATTS,
+            warm=ledger.heat_watts >= (WARMING_WATTS if self._heat.is_working else WARM_WATTS),
             suspects=leading_suspects(ledger, now),
             unattributed_share=ledger.share(ledger.unattributed),
             engine_times_known=ledger.engine_times_known,

@@ -125,11 +125,11 @@ def doctor_lines(health: Plain, gpus: Sequence[Plain], bus: str, terminal: Termi
     tell("State", str(health.get("state_file") or "not kept"))
     tell("Settings", str(health.get("config_file") or "the defaults, no file"))
     used = (
-        f"{size(health.get('memory_bytes'))} of memory",
-        f"{span(health.get('cpu_seconds'))} of CPU time",
-        f"{health.get('threads', UNKNOWN)} threads",
+        (health.get("memory_bytes"), f"{size(health.get('memory_bytes'))} of memory"),
+        (health.get("cpu_seconds"), f"{span(health.get('cpu_seconds'))} of CPU time"),
+        (health.get("threads"), f"{health.get('threads')} threads"),
     )
-    tell("Costs", ", ".join(used))
+    tell("Costs", ", ".join(text for value, text in used if value is not None) or UNKNOWN)
     tell("Built on", f"Python {health.get('python', UNKNOWN)}, {health.get('bus_library', UNKNOWN)}")
     if health.get("processes_hidden"):
         tell("Notes", "/proc is mounted with hidepid: only root is told the names of other users' programs")

@@ -1,3 +1,4 @@
+import argparse
 import re
 import shutil
 import subprocess
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gpuwhyd import __version__
-from gpuwhyd.client.cli import _parser
+from gpuwhyd.cli import _parser as gpuwhyd_parser
+from gpuwhyd.client.cli import _parser as gpuwhy_parser
 from gpuwhyd.config import JOURNAL_KEYS, SPIKE_KEYS, sampling_keys
 from gpuwhyd.config_rules import RULE_KEYS
 from gpuwhyd.engine.settings import RULE_METRICS
@@ -30,7 +32,7 @@ def test_there_is_a_page_for_each_command_and_for_the_configuration():
 def test_roff_finds_nothing_to_complain_about(page: Path):
     assert shutil.which("groff"), "apt-get install groff"
     formatted = subprocess.run(
-        ["groff", "-man", "-Tutf8", "-ww", "-rLL=100n", str(page)], capture_output=True, check=True, text=True
+        ["groff", "-man", "-Tutf8", "-ww", "-rLL=78n", str(page)], capture_output=True, check=True, text=True
     )
     assert formatted.stderr == ""
     assert "SEE ALSO" in re.sub(r"\x1b\[\d+m|.\x08", "", formatted.stdout)
@@ -41,14 +43,37 @@ def test_pages_are_of_this_version(page: Path):
     assert f'"gpuwhyd {__version__}"' in page.read_text().splitlines()[0]
 
 
-def test_every_option_of_gpuwhy_is_described():
-    page = text_of("gpuwhy.1")
-    described = set(re.findall(r"^\.B(?:I|R)? .*?(--[a-z-]+)", page, re.MULTILINE))
-    known = {
-        option for action in _parser()._actions for option in action.option_strings if option.startswith("--")
-    }
-    assert known == described & known
-    assert not {option for option in described if option not in known | {"--color"}}
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """Of the parser and of its sub-commands."""
+    found = {option for action in parser._actions for option in action.option_strings}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                found |= {name, *options_of(command)}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "parser"),
+    [("gpuwhy.1", gpuwhy_parser()), ("gpuwhyd.8", gpuwhyd_parser())],
+    ids=["gpuwhy", "gpuwhyd"],
+)
+def test_every_option_and_command_is_described_and_no_other(name, parser):
+    page = text_of(name)
+    known = options_of(parser)
+    for word in known:
+        assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", page), word
+    titles = re.findall(r"^\.TP\n(\..*)$", page, re.MULTILINE)
+    described = {option for title in titles for option in re.findall(r"--[a-z][a-z.-]*", title)}
+    others = {"--dest", "--system"}  # of gdbus
+    assert described <= known | others
+
+
+def test_every_shipped_scenario_is_named():
+    for scenario in resource("config/scenarios").glob("*.toml"):
+        assert re.search(
+            rf"^\.BR? .*{scenario.stem}\b|\( {scenario.stem} ,", text_of("gpuwhyd.8"), re.MULTILINE
+        ), scenario
 
 
 def test_every_exit_code_of_gpuwhy_is_described():

@@ -181,10 +181,13 @@ def test_watch_ends_when_its_reader_goes_away_though_nothing_happens(loud):
         stderr=subprocess.PIPE,
         env={**os.environ, "GPUWHYD_BUS": loud.address},
     ) as process:
-        assert reports.SENTENCE.encode() in process.stdout.readline()
-        process.stdout.close()
-        assert process.wait(DEADLINE_SECONDS) == 0
-        assert process.stderr.read() == b""
+        try:
+            assert reports.SENTENCE.encode() in process.stdout.readline()
+            process.stdout.close()
+            assert process.wait(DEADLINE_SECONDS) == 0
+            assert process.stderr.read() == b""
+        finally:
+            process.kill()
 
 
 def test_watch_writes_a_line_for_each_event_as_it_happens(bus):

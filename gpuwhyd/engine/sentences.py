@@ -7,6 +7,7 @@ from gpuwhyd.model import Cause, Explanation, Program, ProgramKind, Report, Susp
 
 _HIDDEN = Program(kind=ProgramKind.PROCESS, key="hidden", name="a program")
 SOON_SECONDS = 10.0
+JUST_NOW_SECONDS = 3.0
 _PRIVATE_EVIDENCE = frozenset({"last_spike_program"})
 
 
@@ -135,6 +136,12 @@ def _opening(e: Explanation) -> str:
     if evidence_of(e, "no_fan"):
         power = f"; {_watts(e.power_watts)}" if e.power_watts is not None else ""
         return f"no fan of its own{power}"
+    if (
+        e.for_seconds is not None
+        and e.for_seconds < JUST_NOW_SECONDS
+        and not evidence_of(e, "began_before_start")
+    ):
+        return f"fan rose to {_fan(e)}"
     return f"fan at {_fan(e)}{_how_long(e)}"
 
 

@@ -39,6 +39,17 @@ def test_a_fan_that_rises_in_the_first_sample_of_the_load_names_the_load(interva
     assert rig.answer.suspects[0].program.unit == "ollama.service"
 
 
+def test_the_first_sentence_of_a_spike_says_that_the_fan_rose() -> None:
+    rig = Rig().run(60, fan=0)
+    rig.tick({OLLAMA: 95.0}, fan=40, rpm=1400, watts=200, celsius=60)
+    rig.tick({OLLAMA: 95.0}, fan=45, rpm=1500, watts=200, celsius=62)
+    assert rig.spikes[0].explanation.sentence.startswith(
+        "GPU 0 (RTX 3070): fan rose to 45 % because ollama.service"
+    )
+    rig.run(10, {OLLAMA: 95.0}, fan=50, watts=200, celsius=70)
+    assert "fan at 50 % for 10 s because" in rig.answer.sentence
+
+
 def test_a_program_that_only_holds_memory_gets_nothing() -> None:
     rig = spike({OLLAMA: 95.0, HOLDER: 0.0})
     assert [s.program.name for s in rig.answer.suspects] == ["ollama.service"]

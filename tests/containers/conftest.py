@@ -43,8 +43,9 @@ def fake_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return FakeDriver.build(tmp_path_factory.mktemp("fake-nvml"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def installed_bench(debian: Debian, fake_library: Path) -> Iterator[Bench]:
+    """Taken away again at the end of each module, because other modules test the installation itself."""
     bench = Bench(debian, fake_library)
     yield bench
     bench.close()

@@ -80,7 +80,8 @@ def test_what_happens_while_journald_is_stopped_is_written_when_it_is_back(bench
     bench.wait_for_event("spike-started")
     bench.quiet_down()
     assert bench.told() == WHOLE_SPIKE
-    assert bench.ask("GetHealth")["journal"] == {"state": "ready", "queued": 0, "dropped": 0}
+    settled = {"state": "ready", "queued": 0, "dropped": 0}
+    wait_for(lambda: bench.ask("GetHealth")["journal"] == settled, 5, "journald has read all")
     assert bench.unit("MainPID") == pid
 
 

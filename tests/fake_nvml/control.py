@@ -29,7 +29,7 @@ STATE_NAME = "fake_nvml.state"
 STATE_VARIABLE = "GPUWHYD_FAKE_NVML"  # a daemon's environment may name the state file
 LIBRARY_VERSION = "550.54.14"
 MAGIC = 0x4C4D564E
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 
 NOT_SUPPORTED = 3
 NO_PERMISSION = 4
@@ -42,7 +42,7 @@ UNKNOWN = 999
 
 KINDS = {"compute": 1, "graphics": 2, "compute+graphics": 3, "mps": 4, "compute+mps": 5}
 MEMORY_NOT_AVAILABLE = 0xFFFF_FFFF_FFFF_FFFF
-MAX_CARDS, MAX_FANS, MAX_PROCESSES, MAX_SAMPLES = 8, 8, 64, 512
+MAX_CARDS, MAX_FANS, MAX_INSTANCES, MAX_PROCESSES, MAX_SAMPLES = 8, 8, 7, 64, 512
 
 _SOURCE = Path(__file__).with_name("fake_nvml.c")
 
@@ -112,6 +112,21 @@ class _Process(ctypes.Structure):
         ("mem", ctypes.c_uint32),
         ("enc", ctypes.c_uint32),
         ("dec", ctypes.c_uint32),
+        ("instance", ctypes.c_uint32),  # 0: none; else its MIG device's index + 1
+        ("reserved", ctypes.c_uint32),
+    ]
+
+
+class _Instance(ctypes.Structure):
+    _fields_ = [
+        ("exists", ctypes.c_int32),
+        ("result", ctypes.c_int32),  # what its memory and process lists answer
+        ("gpu_instance", ctypes.c_uint32),
+        ("compute_instance", ctypes.c_uint32),
+        ("memory_total", ctypes.c_uint64),
+        ("memory_used", ctypes.c_uint64),
+        ("profile", ctypes.c_char * 32),
+        ("uuid", ctypes.c_char * 96),
     ]
 
 
@@ -142,9 +157,15 @@ class _Card(ctypes.Structure):
         ("sample_count", ctypes.c_uint32),
         ("sizing_count", ctypes.c_uint32),
         ("sizing_call_succeeds", ctypes.c_int32),
+        (
+            "aggregate_result",
+            ctypes.c_int32,
+        ),  # in MIG mode: what the whole card's memory and process lists answer
+        ("aggregate_hides_memory", ctypes.c_int32),
         ("reserved", ctypes.c_int32),
         ("sensors", _Sensors),
         ("fans", _Fan * MAX_FANS),
+        ("instances", _Instance * MAX_INSTANCES),
         ("processes", _Process * MAX_PROCESSES),
         ("samples", _Sample * MAX_SAMPLES),
         ("results", ctypes.c_int32 * MAX_FUNCTIONS),
@@ -176,6 +197,7 @@ _STRUCTURES = {
     "fake_sensors": _Sensors,
     "fake_fan": _Fan,
     "fake_process": _Process,
+    "fake_instance": _Instance,
     "fake_sample": _Sample,
     "fake_card": _Card,
     "fake_state": _State,
@@ -199,6 +221,7 @@ def layout_header() -> str:
     lines += [f"#define FAKE_MAGIC {MAGIC:#x}u", f"#define FAKE_LAYOUT_VERSION {LAYOUT_VERSION}u"]
     lines += [f'#define FAKE_STATE_NAME "{STATE_NAME}"', f'#define FAKE_STATE_VARIABLE "{STATE_VARIABLE}"']
     lines += [f"#define FAKE_MAX_CARDS {MAX_CARDS}", f"#define FAKE_MAX_FANS {MAX_FANS}"]
+    lines += [f"#define FAKE_MAX_INSTANCES {MAX_INSTANCES}"]
     lines += [f"#define FAKE_MAX_PROCESSES {MAX_PROCESSES}", f"#define FAKE_MAX_SAMPLES {MAX_SAMPLES}"]
     lines += ["enum fake_function {", *(f"    FN_{name}," for name in functions), "    FN_count", "};"]
     for name, structure in _STRUCTURES.items():
@@ -238,6 +261,21 @@ class FakeProcess:
     mem: int = 0
     enc: int = 0
     dec: int = 0
+    instance: int | None = None
+    """Index of the MIG device it runs on."""
+
+
+@dataclass(frozen=True)
+class FakeInstance:
+    """A MIG device: a compute instance within a GPU instance of a partitioned card."""
+
+    gpu_instance: int
+    compute_instance: int = 0
+    profile: str = "1g.10gb"
+    memory_total_bytes: int = 9984 << 20
+    memory_used_bytes: int = 9 << 20
+    result: int = 0
+    """What its memory and its process lists answer: 0 or an NVML error."""
 
 
 @dataclass(frozen=True)
@@ -334,8 +372,37 @@ class FakeCard:
             entry.pid, entry.kinds = process.pid, KINDS[process.kind]
             entry.memory = MEMORY_NOT_AVAILABLE if process.memory_bytes is None else process.memory_bytes
             entry.sm, entry.mem, entry.enc, entry.dec = process.sm, process.mem, process.enc, process.dec
+            entry.instance = 0 if process.instance is None else process.instance + 1
         card.process_count = len(processes)
         card.change += 1
+
+    def partition(
+        self, *instances: FakeInstance | None, aggregate: int = 0, aggregate_hides_memory: bool = False
+    ) -> None:
+        """MIG mode with these MIG devices by index; None: a place without one. `unite` ends it.
+
+        `aggregate`: what the whole card's memory and process lists answer, NO_PERMISSION for the unprivileged;
+        `aggregate_hides_memory`: the whole card's lists know no process's memory.
+        """
+        card = self._card
+        card.change += 1
+        for place, entry in enumerate(card.instances):
+            instance = instances[place] if place < len(instances) else None
+            entry.exists = int(instance is not None)
+            if instance is None:
+                continue
+            entry.result = instance.result
+            entry.gpu_instance, entry.compute_instance = instance.gpu_instance, instance.compute_instance
+            entry.memory_total, entry.memory_used = instance.memory_total_bytes, instance.memory_used_bytes
+            entry.profile = instance.profile.encode()
+            entry.uuid = f"MIG-{self.index:08x}-{place:04x}-4000-8000-000000000000".encode()
+        card.aggregate_result, card.aggregate_hides_memory = aggregate, int(aggregate_hides_memory)
+        card.change += 1
+        self.set(mig_mode=1)
+
+    def unite(self) -> None:
+        """MIG mode off, on a card that knows it."""
+        self.set(mig_mode=0)
 
     def set_samples(self, *samples: FakeSample) -> None:
         """The sample buffer; those of running processes are made besides, unless set_sample_period(None)."""

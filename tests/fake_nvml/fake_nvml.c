@@ -1,6 +1,8 @@
 /* A fake NVIDIA management library. What its cards are and which faults they have is in a file that control.py
  * writes; this library maps it and answers as the real one does, two-call protocols and version checks included.
- * Every function it has begins a line with FAKE, FAKE_CARD or FAKE_NONE: control.py reads the names from here. */
+ * Every function it has begins a line with FAKE, FAKE_CARD, FAKE_DEVICE or FAKE_NONE: control.py reads the names from
+ * here. What it answers to MIG handles and in MIG mode is what nvml.h says and what people saw on an A100 and an H100:
+ * no utilisation of any kind, aggregates (memory, process lists) of the whole card for the privileged only. */
 #define _GNU_SOURCE
 #define NVML_NO_UNVERSIONED_FUNC_DEFS
 #include <dlfcn.h>
@@ -61,6 +63,7 @@ static char default_path[PATH_MAX];
 static unsigned initialisations;
 static int attached[FAKE_MAX_CARDS];
 static char handles[FAKE_MAX_CARDS];
+static char mig_handles[FAKE_MAX_CARDS][FAKE_MAX_INSTANCES];
 
 static const char *state_path(void)
 {
@@ -142,20 +145,41 @@ static nvmlReturn_t enter(enum fake_function function, int needs_initialisation)
     return NVML_SUCCESS;
 }
 
-static nvmlReturn_t enter_card(enum fake_function function, nvmlDevice_t device, struct fake_card **card)
+static int is_partitioned(const struct fake_card *card)
+{
+    return !card->sensors.mig_mode.result && card->sensors.mig_mode.value == NVML_DEVICE_MIG_ENABLE;
+}
+
+/* The card of a handle and, when it is the handle of a MIG device, that; a destroyed one's handle is invalid. */
+static nvmlReturn_t enter_device(enum fake_function function, nvmlDevice_t device, struct fake_card **card,
+                                 struct fake_instance **instance)
 {
     nvmlReturn_t refusal = enter(function, 1);
     if (refusal)
         return refusal;
+    *instance = NULL;
     for (unsigned index = 0; index < state->card_count; index++) {
-        if ((char *)device != &handles[index])
-            continue;
+        char *handle = (char *)device;
         *card = &state->cards[index];
+        if (handle >= mig_handles[index] && handle < mig_handles[index] + FAKE_MAX_INSTANCES)
+            *instance = &(*card)->instances[handle - mig_handles[index]];
+        else if (handle != &handles[index])
+            continue;
         if ((*card)->lost)
             return NVML_ERROR_GPU_IS_LOST;
+        if (*instance && !(is_partitioned(*card) && (*instance)->exists))
+            return NVML_ERROR_INVALID_ARGUMENT;
         return (nvmlReturn_t)(*card)->results[function];
     }
     return NVML_ERROR_INVALID_ARGUMENT;
+}
+
+/* Most functions take the handle of a whole card only. */
+static nvmlReturn_t enter_card(enum fake_function function, nvmlDevice_t device, struct fake_card **card)
+{
+    struct fake_instance *instance;
+    nvmlReturn_t refusal = enter_device(function, device, card, &instance);
+    return !refusal && instance ? NVML_ERROR_INVALID_ARGUMENT : refusal;
 }
 
 /* Opening a card's device node: on a real machine this wakes it. */
@@ -195,6 +219,10 @@ static nvmlReturn_t give(const struct fake_sensor *sensor, unsigned *target)
     if (refusal && refusal != NVML_ERROR_DRIVER_NOT_LOADED) return refusal;
 #define FAKE_CARD(name, ...) nvmlReturn_t name(nvmlDevice_t device, ##__VA_ARGS__) { struct fake_card *card; \
     nvmlReturn_t refusal = enter_card(FN_##name, device, &card); if (refusal) return refusal;
+/* Functions that take the handle of a MIG device too; `instance` is NULL for a whole card. */
+#define FAKE_DEVICE(name, ...) nvmlReturn_t name(nvmlDevice_t device, ##__VA_ARGS__) { struct fake_card *card; \
+    struct fake_instance *instance; nvmlReturn_t refusal = enter_device(FN_##name, device, &card, &instance); \
+    if (refusal) return refusal;
 /* Functions that exist and that no fake card supports. */
 #define FAKE_NONE(name, ...) nvmlReturn_t name(nvmlDevice_t device, __VA_ARGS__) { struct fake_card *card; \
     nvmlReturn_t refusal = enter_card(FN_##name, device, &card); return refusal ? refusal : NVML_ERROR_NOT_SUPPORTED; }
@@ -252,6 +280,11 @@ FAKE(nvmlSystemGetCudaDriverVersion_v2, int *version)
     return NVML_SUCCESS;
 END
 
+FAKE(nvmlSystemGetCudaDriverVersion, int *version)
+    *version = 12040;
+    return NVML_SUCCESS;
+END
+
 FAKE(nvmlDeviceGetCount_v2, unsigned int *count)
     *count = state->card_count;
     return NVML_SUCCESS;
@@ -278,6 +311,16 @@ FAKE(nvmlDeviceGetHandleByUUID, const char *uuid, nvmlDevice_t *device)
     for (unsigned index = 0; index < state->card_count; index++)
         if (strcmp(state->cards[index].uuid, uuid) == 0)
             return open_card(FN_nvmlDeviceGetHandleByUUID, index, device);
+    for (unsigned index = 0; index < state->card_count; index++)
+        for (unsigned part = 0; is_partitioned(&state->cards[index]) && part < FAKE_MAX_INSTANCES; part++) {
+            const struct fake_instance *instance = &state->cards[index].instances[part];
+            if (!instance->exists || strcmp(instance->uuid, uuid) != 0)
+                continue;
+            nvmlReturn_t result = open_card(FN_nvmlDeviceGetHandleByUUID, index, device);
+            if (!result)
+                *device = (nvmlDevice_t)&mig_handles[index][part];
+            return result;
+        }
     return NVML_ERROR_NOT_FOUND;
 END
 
@@ -297,16 +340,48 @@ END
 
 /* ---- identity ---- */
 
-FAKE_CARD(nvmlDeviceGetName, char *name, unsigned int length)
-    return copy_text(card->name, name, length);
+FAKE_DEVICE(nvmlDeviceGetName, char *name, unsigned int length)
+    if (!instance)
+        return copy_text(card->name, name, length);
+    char text[sizeof card->name + sizeof instance->profile + 8];
+    snprintf(text, sizeof text, "%s MIG %s", card->name, instance->profile);
+    return copy_text(text, name, length);
 END
 
-FAKE_CARD(nvmlDeviceGetUUID, char *uuid, unsigned int length)
-    return copy_text(card->uuid, uuid, length);
+FAKE_DEVICE(nvmlDeviceGetUUID, char *uuid, unsigned int length)
+    return copy_text(instance ? instance->uuid : card->uuid, uuid, length);
 END
 
-FAKE_CARD(nvmlDeviceGetIndex, unsigned int *index)
-    *index = (unsigned)(card - state->cards);
+FAKE_DEVICE(nvmlDeviceGetIndex, unsigned int *index)
+    *index = (unsigned)(instance ? instance - card->instances : card - state->cards);
+    return NVML_SUCCESS;
+END
+
+FAKE_CARD(nvmlDeviceGetBrand, nvmlBrandType_t *brand)
+    *brand = strstr(card->name, "GeForce") ? NVML_BRAND_GEFORCE
+             : strstr(card->name, "RTX")   ? NVML_BRAND_NVIDIA_RTX
+                                           : NVML_BRAND_NVIDIA;
+    return NVML_SUCCESS;
+END
+
+FAKE_CARD(nvmlDeviceGetVirtualizationMode, nvmlGpuVirtualizationMode_t *mode)
+    *mode = NVML_GPU_VIRTUALIZATION_MODE_NONE;
+    return NVML_SUCCESS;
+END
+
+FAKE_CARD(nvmlDeviceGetGridLicensableFeatures_v4, nvmlGridLicensableFeatures_t *features)
+    memset(features, 0, sizeof *features);
+    return NVML_SUCCESS;
+END
+
+FAKE_CARD(nvmlDeviceGetCudaComputeCapability, int *major, int *minor)
+    *major = 8;
+    *minor = 6;
+    return NVML_SUCCESS;
+END
+
+FAKE_CARD(nvmlDeviceGetComputeMode, nvmlComputeMode_t *mode)
+    *mode = NVML_COMPUTEMODE_DEFAULT;
     return NVML_SUCCESS;
 END
 
@@ -333,6 +408,13 @@ FAKE_CARD(nvmlDeviceGetPciInfo_v3, nvmlPciInfo_t *pci)
     return NVML_SUCCESS;
 END
 
+FAKE_CARD(nvmlDeviceGetDisplayMode, nvmlEnableState_t *mode)
+    unsigned value = 0;
+    nvmlReturn_t result = give(&card->sensors.display_active, &value);
+    *mode = (nvmlEnableState_t)value;
+    return result;
+END
+
 FAKE_CARD(nvmlDeviceGetDisplayActive, nvmlEnableState_t *active)
     unsigned value = 0;
     nvmlReturn_t result = give(&card->sensors.display_active, &value);
@@ -347,9 +429,55 @@ FAKE_CARD(nvmlDeviceGetPersistenceMode, nvmlEnableState_t *mode)
     return result;
 END
 
+/* ---- MIG ---- */
+
 FAKE_CARD(nvmlDeviceGetMigMode, unsigned int *current, unsigned int *pending)
-    *pending = 0;
-    return give(&card->sensors.mig_mode, current);
+    nvmlReturn_t result = give(&card->sensors.mig_mode, current);
+    if (!result)
+        *pending = *current;
+    return result;
+END
+
+FAKE_CARD(nvmlDeviceGetMaxMigDeviceCount, unsigned int *count)
+    *count = is_partitioned(card) ? FAKE_MAX_INSTANCES : 0;
+    return NVML_SUCCESS;
+END
+
+FAKE_CARD(nvmlDeviceGetMigDeviceHandleByIndex, unsigned int index, nvmlDevice_t *instance)
+    if (!is_partitioned(card))
+        return NVML_ERROR_NOT_SUPPORTED;
+    if (index >= FAKE_MAX_INSTANCES)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    if (!card->instances[index].exists)
+        return NVML_ERROR_NOT_FOUND;
+    *instance = (nvmlDevice_t)&mig_handles[card - state->cards][index];
+    return NVML_SUCCESS;
+END
+
+FAKE_DEVICE(nvmlDeviceIsMigDeviceHandle, unsigned int *is_instance)
+    *is_instance = instance != NULL;
+    return NVML_SUCCESS;
+END
+
+FAKE_DEVICE(nvmlDeviceGetDeviceHandleFromMigDeviceHandle, nvmlDevice_t *parent)
+    if (!instance)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    *parent = (nvmlDevice_t)&handles[card - state->cards];
+    return NVML_SUCCESS;
+END
+
+FAKE_DEVICE(nvmlDeviceGetGpuInstanceId, unsigned int *id)
+    if (!instance)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    *id = instance->gpu_instance;
+    return NVML_SUCCESS;
+END
+
+FAKE_DEVICE(nvmlDeviceGetComputeInstanceId, unsigned int *id)
+    if (!instance)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    *id = instance->compute_instance;
+    return NVML_SUCCESS;
 END
 
 /* ---- fans ---- */
@@ -492,17 +620,23 @@ END
 
 /* ---- load ---- */
 
-FAKE_CARD(nvmlDeviceGetUtilizationRates, nvmlUtilization_t *utilization)
+FAKE_DEVICE(nvmlDeviceGetUtilizationRates, nvmlUtilization_t *utilization)
+    if (is_partitioned(card))
+        return NVML_ERROR_NOT_SUPPORTED;
     nvmlReturn_t result = give(&card->sensors.utilization, &utilization->gpu);
     return result ? result : give(&card->sensors.memory_utilization, &utilization->memory);
 END
 
-FAKE_CARD(nvmlDeviceGetEncoderUtilization, unsigned int *utilization, unsigned int *period)
+FAKE_DEVICE(nvmlDeviceGetEncoderUtilization, unsigned int *utilization, unsigned int *period)
+    if (is_partitioned(card))
+        return NVML_ERROR_NOT_SUPPORTED;
     *period = 200000;
     return give(&card->sensors.encoder, utilization);
 END
 
-FAKE_CARD(nvmlDeviceGetDecoderUtilization, unsigned int *utilization, unsigned int *period)
+FAKE_DEVICE(nvmlDeviceGetDecoderUtilization, unsigned int *utilization, unsigned int *period)
+    if (is_partitioned(card))
+        return NVML_ERROR_NOT_SUPPORTED;
     *period = 200000;
     return give(&card->sensors.decoder, utilization);
 END
@@ -538,7 +672,21 @@ FAKE_CARD(nvmlDeviceGetMaxClockInfo, nvmlClockType_t type, unsigned int *clock)
     return give(type == NVML_CLOCK_MEM ? &card->sensors.max_memory_clock : &card->sensors.max_core_clock, clock);
 END
 
-FAKE_CARD(nvmlDeviceGetMemoryInfo, nvmlMemory_t *memory)
+/* What is known of the whole of a partitioned card is for the privileged only. */
+static nvmlReturn_t aggregate(const struct fake_card *card)
+{
+    return is_partitioned(card) ? (nvmlReturn_t)card->aggregate_result : NVML_SUCCESS;
+}
+
+FAKE_DEVICE(nvmlDeviceGetMemoryInfo, nvmlMemory_t *memory)
+    if (instance) {
+        memory->total = instance->memory_total;
+        memory->used = instance->memory_used;
+        memory->free = memory->total - memory->used;
+        return (nvmlReturn_t)instance->result;
+    }
+    if (aggregate(card))
+        return aggregate(card);
     const struct fake_sensors *sensors = &card->sensors;
     if (sensors->memory_total.result)
         return (nvmlReturn_t)sensors->memory_total.result;
@@ -548,10 +696,19 @@ FAKE_CARD(nvmlDeviceGetMemoryInfo, nvmlMemory_t *memory)
     return NVML_SUCCESS;
 END
 
-FAKE_CARD(nvmlDeviceGetMemoryInfo_v2, nvmlMemory_v2_t *memory)
+FAKE_DEVICE(nvmlDeviceGetMemoryInfo_v2, nvmlMemory_v2_t *memory)
     const struct fake_sensors *sensors = &card->sensors;
     if (memory->version != nvmlMemory_v2)
         return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
+    if (instance) {
+        memory->total = instance->memory_total;
+        memory->reserved = 0;
+        memory->used = instance->memory_used;
+        memory->free = memory->total - memory->used;
+        return (nvmlReturn_t)instance->result;
+    }
+    if (aggregate(card))
+        return aggregate(card);
     if (sensors->memory_total.result)
         return (nvmlReturn_t)sensors->memory_total.result;
     memory->total = (unsigned long long)sensors->memory_total.value;
@@ -563,12 +720,15 @@ END
 
 /* ---- processes ---- */
 
-/* A copy of the card's processes and samples that was not being written meanwhile. */
-static void steady(struct fake_card *card, struct fake_card *copy)
+#define PROCESSES offsetof(struct fake_card, samples)
+#define PROCESSES_AND_SAMPLES sizeof(struct fake_card)
+
+/* A copy of the card, up to and with its processes or its samples, that was not being written meanwhile. */
+static void steady(struct fake_card *card, struct fake_card *copy, size_t size)
 {
     for (int attempt = 0; attempt < 1000; attempt++) {
         uint32_t before = __atomic_load_n(&card->change, __ATOMIC_ACQUIRE);
-        memcpy(copy, card, sizeof *copy);
+        memcpy(copy, card, size);
         __atomic_thread_fence(__ATOMIC_ACQUIRE);
         if (!(before & 1) && before == __atomic_load_n(&card->change, __ATOMIC_ACQUIRE))
             return;
@@ -576,16 +736,24 @@ static void steady(struct fake_card *card, struct fake_card *copy)
     }
 }
 
-static nvmlReturn_t list(struct fake_card *card, unsigned kind, unsigned *count, void *infos, size_t size)
+static nvmlReturn_t list(struct fake_card *card, const struct fake_instance *instance, unsigned kind, unsigned *count,
+                         void *infos, size_t size)
 {
+    if (instance ? (nvmlReturn_t)instance->result : aggregate(card))
+        return instance ? (nvmlReturn_t)instance->result : aggregate(card);
     struct fake_card copy;
-    steady(card, &copy);
-    unsigned found = 0, room = *count;
+    steady(card, &copy, PROCESSES);
+    unsigned found = 0, room = *count, place = instance ? (unsigned)(instance - card->instances) + 1 : 0;
     for (unsigned i = 0; i < copy.process_count; i++) {
-        if (!(copy.processes[i].kinds & kind))
+        const struct fake_process *process = &copy.processes[i];
+        if (!(process->kinds & kind) || (instance && process->instance != place))
             continue;
         if (infos && found < room) {
-            nvmlProcessInfo_t info = {copy.processes[i].pid, copy.processes[i].memory, UINT_MAX, UINT_MAX};
+            const struct fake_instance *within = process->instance ? &copy.instances[process->instance - 1] : NULL;
+            nvmlProcessInfo_t info = {process->pid, process->memory, within ? within->gpu_instance : UINT_MAX,
+                                      within ? within->compute_instance : UINT_MAX};
+            if (within && !instance && copy.aggregate_hides_memory)
+                info.usedGpuMemory = (unsigned long long)NVML_VALUE_NOT_AVAILABLE;
             memcpy((char *)infos + found * size, &info, size);
         }
         found++;
@@ -594,36 +762,36 @@ static nvmlReturn_t list(struct fake_card *card, unsigned kind, unsigned *count,
     return found && (!infos || found > room) ? NVML_ERROR_INSUFFICIENT_SIZE : NVML_SUCCESS;
 }
 
-FAKE_CARD(nvmlDeviceGetComputeRunningProcesses_v3, unsigned int *count, nvmlProcessInfo_t *infos)
-    return list(card, 1, count, infos, sizeof *infos);
+FAKE_DEVICE(nvmlDeviceGetComputeRunningProcesses_v3, unsigned int *count, nvmlProcessInfo_t *infos)
+    return list(card, instance, 1, count, infos, sizeof *infos);
 END
 
-FAKE_CARD(nvmlDeviceGetGraphicsRunningProcesses_v3, unsigned int *count, nvmlProcessInfo_t *infos)
-    return list(card, 2, count, infos, sizeof *infos);
+FAKE_DEVICE(nvmlDeviceGetGraphicsRunningProcesses_v3, unsigned int *count, nvmlProcessInfo_t *infos)
+    return list(card, instance, 2, count, infos, sizeof *infos);
 END
 
-FAKE_CARD(nvmlDeviceGetMPSComputeRunningProcesses_v3, unsigned int *count, nvmlProcessInfo_t *infos)
-    return list(card, 4, count, infos, sizeof *infos);
+FAKE_DEVICE(nvmlDeviceGetMPSComputeRunningProcesses_v3, unsigned int *count, nvmlProcessInfo_t *infos)
+    return list(card, instance, 4, count, infos, sizeof *infos);
 END
 
-FAKE_CARD(nvmlDeviceGetComputeRunningProcesses_v2, unsigned int *count, nvmlProcessInfo_v2_t *infos)
-    return list(card, 1, count, infos, sizeof *infos);
+FAKE_DEVICE(nvmlDeviceGetComputeRunningProcesses_v2, unsigned int *count, nvmlProcessInfo_v2_t *infos)
+    return list(card, instance, 1, count, infos, sizeof *infos);
 END
 
-FAKE_CARD(nvmlDeviceGetGraphicsRunningProcesses_v2, unsigned int *count, nvmlProcessInfo_v2_t *infos)
-    return list(card, 2, count, infos, sizeof *infos);
+FAKE_DEVICE(nvmlDeviceGetGraphicsRunningProcesses_v2, unsigned int *count, nvmlProcessInfo_v2_t *infos)
+    return list(card, instance, 2, count, infos, sizeof *infos);
 END
 
-FAKE_CARD(nvmlDeviceGetMPSComputeRunningProcesses_v2, unsigned int *count, nvmlProcessInfo_v2_t *infos)
-    return list(card, 4, count, infos, sizeof *infos);
+FAKE_DEVICE(nvmlDeviceGetMPSComputeRunningProcesses_v2, unsigned int *count, nvmlProcessInfo_v2_t *infos)
+    return list(card, instance, 4, count, infos, sizeof *infos);
 END
 
-FAKE_CARD(nvmlDeviceGetComputeRunningProcesses, unsigned int *count, nvmlProcessInfo_v1_t *infos)
-    return list(card, 1, count, infos, sizeof *infos);
+FAKE_DEVICE(nvmlDeviceGetComputeRunningProcesses, unsigned int *count, nvmlProcessInfo_v1_t *infos)
+    return list(card, instance, 1, count, infos, sizeof *infos);
 END
 
-FAKE_CARD(nvmlDeviceGetGraphicsRunningProcesses, unsigned int *count, nvmlProcessInfo_v1_t *infos)
-    return list(card, 2, count, infos, sizeof *infos);
+FAKE_DEVICE(nvmlDeviceGetGraphicsRunningProcesses, unsigned int *count, nvmlProcessInfo_v1_t *infos)
+    return list(card, instance, 2, count, infos, sizeof *infos);
 END
 
 static unsigned long long now_us(void)
@@ -659,10 +827,12 @@ static unsigned collect(const struct fake_card *card, unsigned long long after, 
     return count;
 }
 
-FAKE_CARD(nvmlDeviceGetProcessUtilization, nvmlProcessUtilizationSample_t *utilization, unsigned int *count, unsigned long long after)
+FAKE_DEVICE(nvmlDeviceGetProcessUtilization, nvmlProcessUtilizationSample_t *utilization, unsigned int *count, unsigned long long after)
+    if (is_partitioned(card))
+        return NVML_ERROR_NOT_SUPPORTED;
     struct fake_card copy;
     struct fake_sample samples[FAKE_MAX_SAMPLES + FAKE_MAX_PROCESSES * MAX_MADE];
-    steady(card, &copy);
+    steady(card, &copy, PROCESSES_AND_SAMPLES);
     unsigned found = collect(&copy, after, samples);
     if (!utilization || *count < found) {
         if (copy.sizing_call_succeeds) {
@@ -687,3 +857,10 @@ FAKE_NONE(nvmlDeviceGetThermalSettings, unsigned int index, nvmlGpuThermalSettin
 FAKE_NONE(nvmlDeviceGetAccountingMode, nvmlEnableState_t *mode)
 FAKE_NONE(nvmlDeviceGetJpgUtilization, unsigned int *utilization, unsigned int *period)
 FAKE_NONE(nvmlDeviceGetOfaUtilization, unsigned int *utilization, unsigned int *period)
+FAKE_NONE(nvmlDeviceGetSerial, char *serial, unsigned int length)
+FAKE_NONE(nvmlDeviceGetTotalEccErrors, nvmlMemoryErrorType_t kind, nvmlEccCounterType_t counter, unsigned long long *errors)
+FAKE_NONE(nvmlDeviceGetDriverModel, nvmlDriverModel_t *current, nvmlDriverModel_t *pending)
+FAKE_NONE(nvmlDeviceGetDriverModel_v2, nvmlDriverModel_t *current, nvmlDriverModel_t *pending)
+FAKE_NONE(nvmlDeviceGetConfComputeMemSizeInfo, nvmlConfComputeMemSizeInfo_t *info)
+FAKE_NONE(nvmlDeviceGetPcieThroughput, nvmlPcieUtilCounter_t counter, unsigned int *value)
+FAKE_NONE(nvmlDeviceGetBAR1MemoryInfo, nvmlBAR1Memory_t *memory)

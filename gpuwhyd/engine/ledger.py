@@ -253,10 +253,17 @@ def _restored(saved: object) -> Account:
     program, name = item["program"], item.get("process_name")
     return Account(
         program=None if program is None else restore(Program, program),
-        fast_watts=optional_number(item["fast_watts"]) or 0.0,
-        slow_watts=optional_number(item["slow_watts"]) or 0.0,
+        fast_watts=_restored_heat(item["fast_watts"]),
+        slow_watts=_restored_heat(item["slow_watts"]),
         last_worked=optional_number(item.get("last_worked")),
         alive=bool(item.get("alive")),
         stopped_at=optional_number(item.get("stopped_at")),
         process_name=name if isinstance(name, str) else None,
     )
+
+
+def _restored_heat(saved: object) -> float:
+    watts = optional_number(saved) or 0.0
+    if watts < 0:
+        raise ValueError("a saved ledger has less than no heat")
+    return watts

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Iterator
 
 from gpuwhyd.model import (
     AlertEvent,
@@ -62,6 +63,8 @@ PIDS_KEPT = 32
 EVIDENCE_KEPT = 20
 TEXT_LIMIT = 2048
 """Characters of any one text."""
+SHORT_TEXT_LIMIT = 200
+"""The same where the texts together would be too long: JSON takes up to 12 bytes for a character."""
 DETAIL_LIMIT = 32_768
 """Bytes of GPUWHY_DETAIL. libsystemd gives readers 64 KiB of a field and cuts off the rest (sd_journal_set_data_threshold(3))."""
 
@@ -79,18 +82,19 @@ def event_id(event: Event) -> str:
 
 def record(event: Event) -> Record:
     """The event as history gives it; its JSON is at most DETAIL_LIMIT bytes."""
-    if isinstance(event, GpuEvent | BackendEvent):
-        return _plain_record(event, None)
-    explanation = _bounded(event.explanation)
-    full = _plain_record(event, explanation)
-    if len(_json(full)) <= DETAIL_LIMIT:
-        return full
-    brief = _plain_record(
-        event, dataclasses.replace(explanation, suspects=explanation.suspects[:1], evidence=())
-    )
-    if len(_json(brief)) <= DETAIL_LIMIT:
-        return brief
-    return _plain_record(event, None)
+    for explanation in _ever_shorter(event):
+        whole = _plain_record(event, explanation)
+        if len(_json(whole)) <= DETAIL_LIMIT:
+            return whole
+    return _known_items(_plain_record(event, None), SHORT_TEXT_LIMIT)
+
+
+def _ever_shorter(event: Event) -> Iterator[Explanation | None]:
+    if isinstance(event, SpikeEvent | AlertEvent):
+        bounded = _bounded(event.explanation)
+        yield bounded
+        yield dataclasses.replace(bounded, suspects=bounded.suspects[:1], evidence=())
+    yield None
 
 
 def entry(event: Event, *, object_pid: bool) -> Fields:
@@ -253,21 +257,21 @@ def _clean(text: str) -> str:
     return _CONTROL.sub(" ", text).strip()[:TEXT_LIMIT]
 
 
-def _known(value: object) -> object:
+def _known(value: object, text_limit: int = TEXT_LIMIT) -> object:
     """JSON has no NaN, and texts from /proc have no bounds."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
-        return value[:TEXT_LIMIT]
+        return value[:text_limit]
     if isinstance(value, list):
-        return [_known(item) for item in value]
+        return [_known(item, text_limit) for item in value]
     if isinstance(value, dict):
-        return _known_items(value)
+        return _known_items(value, text_limit)
     return value
 
 
-def _known_items(value: Record) -> Record:
-    known = ((key, _known(item)) for key, item in value.items())
+def _known_items(value: Record, text_limit: int = TEXT_LIMIT) -> Record:
+    known = ((key, _known(item, text_limit)) for key, item in value.items())
     return {key: item for key, item in known if item is not None}
 
 

@@ -42,7 +42,9 @@ class Journald:
         self._holder = subprocess.Popen(unshare, stdout=subprocess.PIPE, text=True)
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "ready\n"
-        self.root = Path(f"/proc/{self._holder.pid}/root")
+        self.holder_pid = self._holder.pid
+        """A process that holds the namespace, for nsenter(1)."""
+        self.root = Path(f"/proc/{self.holder_pid}/root")
         self.socket_path = self.root / "run/systemd/journal/socket"
         self.directory = self.root / "run/log/journal"
         self._server: subprocess.Popen[bytes] | None = None

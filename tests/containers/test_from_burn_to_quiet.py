@@ -13,7 +13,7 @@ _SLACK_SECONDS = 0.5
 """Between a sample and its arrival at a client, on a machine that runs other things too."""
 
 
-def test_from_burn_to_quiet(bench: Bench, record_property) -> None:
+def test_from_burn_to_quiet(bench: Bench) -> None:
     debian = bench.debian
     signals = "type='signal',interface='org.gpuwhyd1.Manager'"
     with (
@@ -27,7 +27,7 @@ def test_from_burn_to_quiet(bench: Bench, record_property) -> None:
         seconds = seconds_until(
             lambda: "member=SpikeStarted" in heard(), 5, "SpikeStarted at an unprivileged client"
         )
-        record_property("seconds_until_signal", seconds)
+        print(f"SpikeStarted reached an unprivileged client {seconds:.2f} s after the fan rose")
         assert seconds <= 2 * INTERVAL_SECONDS + _SLACK_SECONDS
         assert "burner.service" in heard()
         wait_for(lambda: '"spike-started"' in watched(), 5, "gpuwhy watch tells it")

@@ -49,7 +49,7 @@ def test_install_tells_the_next_step_and_that_step_works(installed: Debian) -> N
     assert checked.status == 0, checked.text
 
 
-def test_active_within_two_seconds_of_enabling(installed: Debian, record_property) -> None:
+def test_active_within_two_seconds_of_enabling(installed: Debian) -> None:
     installed.run("systemctl", "enable", "--now", "gpuwhyd")
     properties = "ActiveState,InactiveExitTimestampMonotonic,ActiveEnterTimestampMonotonic"
     shown = installed.run("systemctl", "show", "gpuwhyd", f"--property={properties}").output
@@ -58,7 +58,7 @@ def test_active_within_two_seconds_of_enabling(installed: Debian, record_propert
     microseconds = int(values["ActiveEnterTimestampMonotonic"]) - int(
         values["InactiveExitTimestampMonotonic"]
     )
-    record_property("seconds_until_active", microseconds / 1e6)
+    print(f"active {microseconds / 1e6:.2f} s after systemctl enable --now")
     assert microseconds < 2_000_000
 
 

@@ -145,7 +145,7 @@ class NvmlBackend:
         self._shut_down(library)
         self._slots = {
             address: self._slots.get(address)
-            or _Slot(card=NvmlCard(library, address), paths=PowerPaths.of(self._sysfs, address))
+            or _Slot(card=NvmlCard(library, address, self._procfs), paths=PowerPaths.of(self._sysfs, address))
             for address in addresses
         }
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import struct
+from pathlib import Path
 from typing import Any
 
 from gpuwhyd.backends.nvml_fans import FanReader
@@ -70,7 +71,7 @@ def throttle_names(bits: int) -> tuple[str, ...]:
 class NvmlCard:
     """What is kept of one card between ticks: identity, handle, what it declines, and what was learned of it."""
 
-    def __init__(self, library: NvmlLibrary, address: str) -> None:
+    def __init__(self, library: NvmlLibrary, address: str, procfs: Path) -> None:
         self.address = address
         self.identity = GpuIdentity(
             id=gpu_id(address), name="NVIDIA GPU", vendor="nvidia", pci_address=address.lower()
@@ -79,7 +80,7 @@ class NvmlCard:
         self._library = library
         self._questions = Questions(library.nvml, f"GPU {address}")
         self._fans = FanReader()
-        self._processes = ProcessReader()
+        self._processes = ProcessReader(procfs)
         self._limit_celsius: float | None = None
         self._field_buffer = ctypes.create_string_buffer(len(_FIELDS) * _FIELD.size)
 

@@ -3,10 +3,13 @@
 import ctypes
 import struct
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from gpuwhyd.backends import nvml_library as codes
 from gpuwhyd.backends.nvml_library import NvmlLibrary
+from gpuwhyd.backends.nvml_mig import mig_devices
+from gpuwhyd.backends.nvml_mps import CLIENT, MpsServers, work_of_clients
 from gpuwhyd.backends.nvml_questions import Questions
 from gpuwhyd.backends.nvml_samples import Busy, Sample, SampleWindow
 from gpuwhyd.model import GpuProcess
@@ -26,11 +29,12 @@ _IDLE = Busy()
 @dataclass(slots=True)
 class _Use:
     kinds: set[str] = field(default_factory=set)
-    memory: dict[str, dict[tuple[int, int], int]] = field(default_factory=dict)
+    memory: dict[tuple[str, bool], dict[tuple[int, int, str], int]] = field(default_factory=dict)
+    """By list, and whether it is of the whole card; then by MIG instance."""
 
     def kind(self) -> str:
         if "MPSCompute" in self.kinds:
-            return "mps"
+            return CLIENT
         return "+".join(kind.lower() for kind in ("Compute", "Graphics") if kind in self.kinds)
 
     def memory_bytes(self) -> int | None:
@@ -41,7 +45,9 @@ class _Use:
 class ProcessReader:
     """The processes of one card. Keeps what it needs between ticks: previous list, last sample, buffers."""
 
-    def __init__(self) -> None:
+    def __init__(self, procfs: Path) -> None:
+        self._mps = MpsServers(procfs)
+        self._is_partitioned = False
         self._previous: dict[int, str] = {}
         self._window = SampleWindow()
         self._list_buffer = ctypes.create_string_buffer(64 * _INFO.size)
@@ -55,7 +61,7 @@ class ProcessReader:
     def read(
         self, library: NvmlLibrary, handle: Any, questions: Questions, *, own_pid: int, wall_usec: int
     ) -> tuple[GpuProcess, ...] | None:
-        """All processes but our own, by pid; None when the driver lists none of the kinds."""
+        """All processes but our own, by pid; None when someone may use the card whom the driver does not list."""
         uses = self._lists(library, handle, questions)
         if uses is None:
             self._previous.clear()
@@ -63,43 +69,65 @@ class ProcessReader:
         uses.pop(own_pid, None)
         known = {**self._previous, **{pid: use.kind() for pid, use in uses.items()}}
         self._previous = {pid: known[pid] for pid in uses}
+        servers = self._mps.among(known)
         name = "nvmlDeviceGetProcessUtilization"
         samples = questions.ask(name, self._samples, library, handle, wall_usec)
         if samples is None:
-            return tuple(_process(pid, known[pid], use, None) for pid, use in sorted(uses.items()))
-        work = self._window.weigh(samples, known, wall_usec)
+            work = dict.fromkeys(uses.keys() - servers)
+        else:
+            work = work_of_clients(self._window.weigh(samples, known, wall_usec), known, servers)
         return tuple(
             _process(pid, known[pid], uses.get(pid), work.get(pid, _IDLE))
             for pid in sorted(uses.keys() | (work.keys() & known.keys()))
         )
 
     def _lists(self, library: NvmlLibrary, handle: Any, questions: Questions) -> dict[int, _Use] | None:
+        """Whoever uses the card or one of its MIG devices; None when that may not be all."""
         uses: dict[int, _Use] = {}
-        answered = False
         failures = questions.failures
+        devices = mig_devices(library, handle, questions)
+        if self._is_partitioned is not (devices is not None):
+            self._is_partitioned = devices is not None
+            questions.forget()  # MIG mode decides what a card declines
+        whole = self._add(uses, library, handle, questions, "")
+        parts = [
+            self._add(uses, library, device, questions, f" of MIG device {index}")
+            for index, device in devices or ()
+        ]
+        if questions.failures > failures:
+            return None  # half a list would say that processes have ended which have not
+        return uses if whole or (parts and all(parts)) else None
+
+    def _add(
+        self, uses: dict[int, _Use], library: NvmlLibrary, handle: Any, questions: Questions, part: str
+    ) -> bool:
+        """Adds the processes of a card, or of a part of it; False when there may be others."""
+        answered, forbidden = False, False
         for which in _LISTS:
-            entries = self._list(library, handle, questions, which)
+            entries = self._list(library, handle, questions, which, part)
             if entries is None:
-                if questions.failures > failures:
-                    return None  # half a list would say that processes have ended which have not
+                forbidden |= any(
+                    questions.is_forbidden(_name(which, version) + part) for version, _ in _LIST_VERSIONS
+                )
                 continue
             answered = True
             for pid, memory, gpu_instance, compute_instance in entries:
                 use = uses.setdefault(pid, _Use())
                 use.kinds.add(which)
                 if memory != _MEMORY_NOT_AVAILABLE:
-                    use.memory.setdefault(which, {})[gpu_instance, compute_instance] = memory
-        return uses if answered else None
+                    instances = use.memory.setdefault((which, not part), {})
+                    instances[gpu_instance, compute_instance, part] = memory
+        return answered and not forbidden
 
     def _list(
-        self, library: NvmlLibrary, handle: Any, questions: Questions, which: str
+        self, library: NvmlLibrary, handle: Any, questions: Questions, which: str, part: str
     ) -> list[_Entry] | None:
         for version, layout in _LIST_VERSIONS:
-            name = f"nvmlDeviceGet{which}RunningProcesses{version}"
-            if questions.is_declined(name):
+            name = _name(which, version)
+            if questions.is_declined(name + part):
                 continue
-            entries = questions.ask(name, self._call_list, library, handle, name, layout)
-            if entries is not None or not questions.is_declined(name):
+            entries = questions.ask(name + part, self._call_list, library, handle, name, layout)
+            if entries is not None or not questions.is_declined(name + part):
                 return entries
         return None
 
@@ -147,6 +175,10 @@ class ProcessReader:
         if code != 0:
             raise library.nvml.NVMLError(code)
         return list(_SAMPLE.iter_unpack(memoryview(self._sample_buffer)[: count.value * _SAMPLE.size]))
+
+
+def _name(which: str, version: str) -> str:
+    return f"nvmlDeviceGet{which}RunningProcesses{version}"
 
 
 def _process(pid: int, kind: str, use: _Use | None, busy: Busy | None) -> GpuProcess:

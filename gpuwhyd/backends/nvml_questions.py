@@ -34,7 +34,7 @@ class Questions:
     def __init__(self, nvml: Any, label: str) -> None:
         self._nvml = nvml
         self._label = label
-        self._declined: dict[str, float] = {}
+        self._declined: dict[str, tuple[float, int]] = {}
         self._told: set[tuple[str, int]] = set()
         self.now = 0.0
         self.answers = 0
@@ -80,19 +80,24 @@ class Questions:
             raise SessionLostError(f"NVML: {describe(self._nvml, code)}")
 
     def is_declined(self, name: str) -> bool:
-        until = self._declined.get(name)
-        if until is None:
+        declined = self._declined.get(name)
+        if declined is None:
             return False
-        if self.now < until:
+        if self.now < declined[0]:
             return True
         del self._declined[name]
         return False
+
+    def is_forbidden(self, name: str) -> bool:
+        """It is declined, and for want of permission: there may be something to tell."""
+        declined = self._declined.get(name)
+        return declined is not None and declined[1] == codes.NO_PERMISSION
 
     def refused(self, name: str, code: int) -> None:
         """Takes note of an NVML error. Raises CardLostError and SessionLostError."""
         self.raise_if_lost(code)
         if code in _DECLINED:
-            self._declined[name] = self.now + ASK_AGAIN_SECONDS
+            self._declined[name] = (self.now + ASK_AGAIN_SECONDS, code)
             self.answers += 1  # declining is an answer: the card is there
             return
         self.failures += 1

@@ -36,7 +36,7 @@ class Announcer:
     def announce(
         self,
         report: Report,
-        sample_interval_seconds: float | None,
+        sample_interval_seconds: float,
         *,
         now_seconds: float,
         with_events: bool = True,
@@ -76,7 +76,7 @@ class Announcer:
         self._gpus[reading.gpu.id] = (reading.gpu, announced)
 
     def _announce_manager(
-        self, report: Report, sample_interval_seconds: float | None, now_seconds: float
+        self, report: Report, sample_interval_seconds: float, now_seconds: float
     ) -> None:
         properties = views.manager_properties(report, sample_interval_seconds)
         moved, self._manager = changes(

@@ -21,10 +21,12 @@ class ManagerViews:
         current: Callable[[], Report | None],
         viewer: Callable[[str], Awaitable[Viewer]],
         health: Callable[[], dict[str, object]],
+        sample_interval_seconds: Callable[[], float],
     ) -> None:
         self._current = current
         self._viewer = viewer
         self._health = health
+        self._sample_interval_seconds = sample_interval_seconds
 
     def methods(self) -> Methods:
         return {
@@ -34,10 +36,6 @@ class ManagerViews:
             "GetProcesses": self._get_processes,
             "GetHealth": self._get_health,
         }
-
-    def sample_interval_seconds(self) -> float | None:
-        interval = self._health().get("sample_interval_seconds")
-        return float(interval) if isinstance(interval, int | float) else None
 
     def _explain(self, call: MethodCall) -> Answer:
         report, gpu_id = known_gpu(self._current(), call.body[0])
@@ -49,7 +47,7 @@ class ManagerViews:
         )
 
     def _get_summary(self, call: MethodCall) -> Answer:
-        report, interval = self._current(), self.sample_interval_seconds()
+        report, interval = self._current(), self._sample_interval_seconds()
         return self._shown(call, report, lambda viewer: (views.summary(report, interval, viewer),))
 
     def _get_metrics(self, _call: MethodCall) -> Answer:

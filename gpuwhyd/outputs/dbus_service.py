@@ -40,8 +40,9 @@ _LOGIND = "org.freedesktop.login1"
 class BusService:
     """An Output. `run` is to be a task of its own; `serving` is set while the name is ours.
 
-    `reload` and `refresh` do their work and return when it is done, `health` gives what GetHealth answers, `on_sleep` is
-    told True before the machine sleeps and False after (only with `follow_logind`: on the system bus).
+    `reload` and `refresh` do their work and return when it is done, `health` gives what GetHealth answers,
+    `sample_interval_seconds` the present interval, asked for with every report; `on_sleep` is told True before the
+    machine sleeps and False after (only with `follow_logind`: on the system bus).
     `clock` gives seconds; how often is announced goes by it.
     """
 
@@ -53,6 +54,7 @@ class BusService:
         reload: Callable[[], Awaitable[None]],
         refresh: Callable[[], Awaitable[None]],
         health: Callable[[], dict[str, object]],
+        sample_interval_seconds: Callable[[], float],
         on_sleep: Callable[[bool], None] = lambda _going_to_sleep: None,
         follow_logind: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -69,7 +71,13 @@ class BusService:
         self._announcing_fails = False
         self._known_faults: set[tuple[str, type[Exception]]] = set()
         self._unfinished: dict[asyncio.Task[None], str] = {}
-        self._views = ManagerViews(current=self._current, viewer=self._viewer, health=health)
+        self._sample_interval_seconds = sample_interval_seconds
+        self._views = ManagerViews(
+            current=self._current,
+            viewer=self._viewer,
+            health=health,
+            sample_interval_seconds=sample_interval_seconds,
+        )
         self._events = EventsReader(history=history, current=self._current, viewer=self._viewer)
         self._requests = DaemonRequests(
             refresh=refresh, reload=reload, sample_age=self._sample_age, permit=self._permit_reload
@@ -81,7 +89,7 @@ class BusService:
                 "Refresh": self._requests.refresh,
                 "Reload": self._requests.reload,
             },
-            properties=lambda: views.manager_properties(self._report, self._views.sample_interval_seconds()),
+            properties=lambda: views.manager_properties(self._report, sample_interval_seconds()),
         )
         self._dispatcher = Dispatcher(self._objects, ROOT_PATH)
 
@@ -136,7 +144,7 @@ class BusService:
     def _announce(self, report: Report, *, with_events: bool = True) -> None:
         if self._announcer is None:
             return
-        interval = self._views.sample_interval_seconds()
+        interval = self._sample_interval_seconds()
         try:
             self._announcer.announce(report, interval, now_seconds=self._clock(), with_events=with_events)
             self._announcing_fails = False

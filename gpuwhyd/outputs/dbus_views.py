@@ -32,7 +32,7 @@ def spike_is_active(explanation: Explanation | None) -> bool:
     return explanation is not None and explanation.for_seconds is not None
 
 
-def manager_properties(report: Report | None, sample_interval_seconds: float | None) -> Plain:
+def manager_properties(report: Report | None, sample_interval_seconds: float) -> Plain:
     """The properties of org.gpuwhyd1.Manager, as everyone may see them."""
     explanations = report.explanations.values() if report else ()
     return {
@@ -43,7 +43,7 @@ def manager_properties(report: Report | None, sample_interval_seconds: float | N
         "Backends": {health.name: health.state.value for health in report.snapshot.backends}
         if report
         else {},
-        "SampleIntervalSeconds": _number(sample_interval_seconds),
+        "SampleIntervalSeconds": float(sample_interval_seconds),
     }
 
 
@@ -94,7 +94,7 @@ def explanation_view(report: Report, explanation: Explanation, viewer: Viewer) -
     }
 
 
-def summary(report: Report | None, sample_interval_seconds: float | None, viewer: Viewer) -> Plain:
+def summary(report: Report | None, sample_interval_seconds: float, viewer: Viewer) -> Plain:
     """What GetSummary answers."""
     public = manager_properties(report, sample_interval_seconds)
     readings = readings_by_id(report).values()

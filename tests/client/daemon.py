@@ -53,6 +53,7 @@ class Daemon:
             reload=_nothing,
             refresh=_nothing,
             health=lambda: self.health,
+            sample_interval_seconds=lambda: 2.0,
         )
         if report is not None:
             await self._publish(report)

@@ -96,6 +96,7 @@ async def serving(
         reload=daemon.reload,
         refresh=daemon.refresh,
         health=daemon.health,
+        sample_interval_seconds=lambda: 2.0,
         on_sleep=daemon.sleeps.append,
         follow_logind=follow_logind,
         clock=lambda: daemon.now_seconds,

@@ -30,7 +30,7 @@ from gpuwhyd.outputs.journal import SECTION as OUTBOX
 from gpuwhyd.outputs.journal import JournalOutput
 from gpuwhyd.outputs.notify import NotifyOutput
 from gpuwhyd.outputs.state import StateStore
-from gpuwhyd.processes.hidepid import processes_are_hidden
+from gpuwhyd.processes.hidepid import HidepidWatch
 from gpuwhyd.processes.table import ProcessTable
 from gpuwhyd.sampler import Sampler, SystemClock, suspended_seconds
 
@@ -192,7 +192,7 @@ class Daemon:
             processes=ProcessTable(procfs),
             clock=SystemClock(),
             settings=self._settings.sampling,
-            processes_hidden=lambda: processes_are_hidden(procfs),
+            processes_hidden=HidepidWatch(procfs),
             suspended_seconds=suspended_seconds,
         )
 

@@ -5,6 +5,8 @@ Where /proc is mounted with hidepid, what gpuwhyd tells everybody must not name 
 
 import logging
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -12,6 +14,26 @@ _log = logging.getLogger(__name__)
 _NOT_HIDDEN = ("0", "off")
 """Everything else hides: 1 noaccess, 2 invisible, 4 ptraceable (proc(5); the words since Linux 5.8)."""
 _OCTAL = re.compile(r"\\([0-7]{3})")
+
+LOOK_AGAIN_SECONDS = 10.0
+"""An administrator who remounts /proc waits so long at most; reading a mount table each tick would cost 0.2 ms."""
+
+
+class HidepidWatch:
+    """`processes_are_hidden`, at most LOOK_AGAIN_SECONDS old."""
+
+    def __init__(self, procfs: Path, monotonic_seconds: Callable[[], float] = time.monotonic) -> None:
+        self._procfs = procfs
+        self._monotonic_seconds = monotonic_seconds
+        self._read_at_seconds = float("-inf")
+        self._hidden = True
+
+    def __call__(self) -> bool:
+        now = self._monotonic_seconds()
+        if now - self._read_at_seconds >= LOOK_AGAIN_SECONDS:
+            self._hidden = processes_are_hidden(self._procfs)
+            self._read_at_seconds = now
+        return self._hidden
 
 
 def processes_are_hidden(procfs: Path) -> bool:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuwhyd.processes.hidepid import is_hidden_in, processes_are_hidden
+from gpuwhyd.processes.hidepid import LOOK_AGAIN_SECONDS, HidepidWatch, is_hidden_in, processes_are_hidden
 
 DEBIAN = """\
 22 28 0:20 / /sys rw,nosuid,nodev,noexec,relatime shared:7 - sysfs sysfs rw
@@ -44,6 +44,21 @@ def test_the_mount_of_pid_1_is_what_users_see_not_the_services_own(tmp_path):
         (tmp_path / reader / "mountinfo").write_text(DEBIAN.format(options=options))
 
     assert processes_are_hidden(tmp_path) is False
+
+
+def test_a_remount_is_noticed_after_ten_seconds_and_the_file_not_read_before(tmp_path):
+    now = [1000.0]
+    (tmp_path / "self").mkdir()
+    mountinfo = tmp_path / "self" / "mountinfo"
+    mountinfo.write_text(DEBIAN.format(options=""))
+    hidden = HidepidWatch(tmp_path, lambda: now[0])
+    assert not hidden()
+
+    mountinfo.write_text(DEBIAN.format(options=",hidepid=2"))
+    now[0] += LOOK_AGAIN_SECONDS - 0.1
+    assert not hidden()
+    now[0] += 0.1
+    assert hidden()
 
 
 def test_the_last_mount_at_one_place_covers_the_others():

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -56,7 +56,7 @@ class SystemClock:
 class Processes(Protocol):
     """Who a pid is and when it ended; called from one worker thread. See processes.table.ProcessTable."""
 
-    def identify(self, pid: int) -> ProcessIdentity | None: ...
+    def identify_all(self, pids: Iterable[int]) -> dict[int, ProcessIdentity]: ...
 
     def exits(self, boottime_seconds: float) -> tuple[ProcessExit, ...]: ...
 
@@ -193,15 +193,17 @@ class Sampler:
         self, readings: tuple[GpuReading, ...], boottime_seconds: float
     ) -> tuple[tuple[GpuUse, ...], tuple[ProcessExit, ...], bool]:
         """In the worker thread."""
-        uses = []
-        for reading in readings:
-            for process in reading.processes or ():
-                identity = self._processes.identify(process.pid)
-                if identity is not None:
-                    uses.append(GpuUse(gpu_id=reading.gpu.id, process=identity, use=process))
+        pids = {process.pid for reading in readings for process in reading.processes or ()}
+        known = self._processes.identify_all(pids)
+        uses = tuple(
+            GpuUse(gpu_id=reading.gpu.id, process=known[process.pid], use=process)
+            for reading in readings
+            for process in reading.processes or ()
+            if process.pid in known
+        )
         exits = self._processes.exits(boottime_seconds)
-        self._processes.forget_idle({use.process.pid for use in uses})
-        return tuple(uses), exits, self._processes_hidden()
+        self._processes.forget_idle(known)
+        return uses, exits, self._processes_hidden()
 
     def _has_slept(self) -> bool:
         slept = self._suspended_seconds()

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any
 
 import pytest
@@ -64,12 +64,9 @@ class KnownProcesses:
         self.pids = set(pids)
         self.look_up: Callable[[], None] = lambda: None
 
-    def identify(self, pid: int) -> ProcessIdentity | None:
+    def identify_all(self, pids: Iterable[int]) -> dict[int, ProcessIdentity]:
         self.look_up()
-        if pid not in self.pids:
-            return None
-        program = Program(kind=ProgramKind.PROCESS, key=f"process:{pid}:1", name="p")
-        return ProcessIdentity(pid=pid, start_ticks=1, name="p", program=program)
+        return {pid: a_process(pid) for pid in pids if pid in self.pids}
 
     def exits(self, boottime_seconds: float) -> tuple[ProcessExit, ...]:
         return ()
@@ -79,6 +76,11 @@ class KnownProcesses:
 
     def close(self) -> None:
         pass
+
+
+def a_process(pid: int) -> ProcessIdentity:
+    program = Program(kind=ProgramKind.PROCESS, key=f"process:{pid}:1", name="p")
+    return ProcessIdentity(pid=pid, start_ticks=1, name="p", program=program)
 
 
 class SleepingClock:

@@ -1,7 +1,7 @@
 """Simulated GPUs: a scenario read like hardware, so that the whole daemon runs on a machine without a GPU."""
 
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from gpuwhyd.backends.base import BackendReadings, Probe, ProbeResult
 from gpuwhyd.backends.simulated_model import UPTIME_SECONDS, Card, FanModel, Scenario, SimulatedProgram
@@ -109,6 +109,9 @@ class SimulatedProcesses:
         if pid not in self._seen:
             self._seen[pid] = (run, _process(run))
         return self._seen[pid][1]
+
+    def identify_all(self, pids: Iterable[int]) -> dict[int, ProcessIdentity]:
+        return {pid: process for pid in pids if (process := self.identify(pid)) is not None}
 
     def exits(self, boottime_seconds: float) -> tuple[ProcessExit, ...]:
         """Those that were identified and have ended since the last call."""

@@ -75,9 +75,7 @@ class Announcer:
             self._emit_changed(gpu_path(reading.gpu.id), GPU, moved)
         self._gpus[reading.gpu.id] = (reading.gpu, announced)
 
-    def _announce_manager(
-        self, report: Report, sample_interval_seconds: float, now_seconds: float
-    ) -> None:
+    def _announce_manager(self, report: Report, sample_interval_seconds: float, now_seconds: float) -> None:
         properties = views.manager_properties(report, sample_interval_seconds)
         moved, self._manager = changes(
             self._manager,

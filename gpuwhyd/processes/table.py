@@ -11,7 +11,7 @@ import os
 import select
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,23 +67,30 @@ class ProcessTable:
         self._reading_fails = False
 
     def identify(self, pid: int) -> ProcessIdentity | None:
-        """Who this is; None when it has ended or is not for us to see.
+        """Who this is; None when it has ended or is not for us to see. See `identify_all`."""
+        return self.identify_all((pid,)).get(pid)
+
+    def identify_all(self, pids: Iterable[int]) -> dict[int, ProcessIdentity]:
+        """Who these are, as of now; without those that have ended or are not for us to see.
 
         Read once in a process's life, so that a later change of its name or cgroup does not show. One that was known
         and has ended is still told until `exits` has reported it: what a driver measured of it a moment ago is its own.
         One that is first seen while it exits has lost its command line and executable already; the rest is true.
         """
         self._notice_ended()
-        tracked = self._live.get(pid)
-        if tracked is not None:
-            if tracked.pidfd is not None or self._goes_on(tracked):
-                self._live.move_to_end(pid)
-                return tracked.identity
-            self._end(tracked)
-        identity = self._take_up(pid)
-        if identity is None and self._ended:
-            return next((ended for ended in reversed(self._ended) if ended.pid == pid), None)
-        return identity
+        live, known = self._live, {}
+        for pid in pids:
+            tracked = live.get(pid)
+            if tracked is not None and (tracked.pidfd is not None or self._goes_on(tracked)):
+                live.move_to_end(pid)
+                known[pid] = tracked.identity
+                continue
+            if tracked is not None:
+                self._end(tracked)
+            identity = self._take_up(pid) or self._just_ended(pid)
+            if identity is not None:
+                known[pid] = identity
+        return known
 
     def exits(self, boottime_seconds: float) -> tuple[ProcessExit, ...]:
         """The processes that ended since the last call, each once, stamped with the time given. A zombie has ended."""
@@ -113,6 +120,9 @@ class ProcessTable:
         if self._epoll is not None:
             self._epoll.close()
             self._epoll = None
+
+    def _just_ended(self, pid: int) -> ProcessIdentity | None:
+        return next((ended for ended in reversed(self._ended) if ended.pid == pid), None)
 
     def _take_up(self, pid: int) -> ProcessIdentity | None:
         if not 0 < pid <= _PID_LIMIT:

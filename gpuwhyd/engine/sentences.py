@@ -166,6 +166,13 @@ def _ended(e: Explanation, after_seconds: float) -> str:
     return f"{over}; it had been {height} because {_who(leading)} made {_percent(leading.share)} of its heat."
 
 
+def _worker(e: Explanation) -> Suspect | None:
+    """Who heats the card now; nobody while it draws no more than at idle."""
+    if number_of(e, "average_power_watts") is None:
+        return None
+    return next((s for s in e.suspects if s.stopped_seconds_ago is None), None)
+
+
 def _quiet(e: Explanation) -> str:
     if evidence_of(e, "asleep"):
         now = "asleep"
@@ -179,8 +186,8 @@ def _quiet(e: Explanation) -> str:
         now = "quiet, the fan stands still"
     else:
         now = f"quiet, the fan rests at {_fan(e)}"
-    worker = next((s for s in e.suspects if s.power_watts and s.stopped_seconds_ago is None), None)
-    if worker is not None and not evidence_of(e, "asleep"):
+    worker = _worker(e)
+    if worker is not None:
         now += f", while {_who(worker)} uses the card"
     ago, program = number_of(e, "last_spike_seconds_ago"), evidence_of(e, "last_spike_program")
     if ago is not None:
@@ -228,9 +235,9 @@ def _manual_fan(e: Explanation) -> str:
         text = f"fan pinned at {_fan(e)} and not following the temperature{temperature}"
     else:
         text = f"fan set to {_fan(e)} by hand or by a fan-control program{temperature}"
-    busy = [s for s in e.suspects[:1] if s.stopped_seconds_ago is None and s.power_watts]
+    worker = _worker(e)
     return f"{text}." + (
-        f" Meanwhile {_who(busy[0])} makes {_percent(busy[0].share)} of its heat." if busy else ""
+        f" Meanwhile {_who(worker)} makes {_percent(worker.share)} of its heat." if worker else ""
     )
 
 

@@ -7,17 +7,21 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from gpuwhyd.errors import HistoryError
 from gpuwhyd.model import EventKind, Report
-from gpuwhyd.outputs.journal_entries import MESSAGE_IDS, Record, record
+from gpuwhyd.outputs.journal_entries import MESSAGE_IDS, Record, as_json, record
 
 log = logging.getLogger(__name__)
 
 REMEMBERED = 500
-"""Events that are kept in memory: days on a desktop, at a few KiB each."""
+"""Events that are kept in memory: days on a desktop."""
+REMEMBERED_BYTES = 1 << 20
+"""The same in bytes of JSON, of which an event takes 0.5 to 2 KiB, at worst DETAIL_LIMIT. As dicts they would take more
+than twice as much: 4 KiB each, measured."""
 IDS_AT_ONCE = 100
 """Event ids in one look-up: a match costs libsystemd one more search in each journal file."""
 DAMAGED_LIMIT = 100
@@ -43,14 +47,39 @@ class History(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Remembered:
+    """What an event is looked up by, and its record as JSON."""
+
+    wall_usec: int
+    gpus: tuple[object, ...]
+    event: object
+    spike_id: object
+    detail: bytes
+
+
 class RecentHistory:
     """The last events of this run, in memory; an output like any other."""
 
-    def __init__(self, remembered: int = REMEMBERED) -> None:
-        self._records: deque[Record] = deque(maxlen=remembered)
+    def __init__(self, remembered: int = REMEMBERED, remembered_bytes: int = REMEMBERED_BYTES) -> None:
+        """At most so many events, and so many bytes of them; the newest is kept in any case."""
+        self._events: deque[_Remembered] = deque(maxlen=remembered)
+        self._most_bytes = remembered_bytes
 
     async def publish(self, report: Report) -> None:
-        self._records.extend(record(event) for event in report.events)
+        for event in report.events:
+            item = record(event)
+            self._events.append(
+                _Remembered(
+                    wall_usec=_wall_usec(item),
+                    gpus=(item.get("gpu_pci"), item.get("gpu_id")),
+                    event=item["event"],
+                    spike_id=item.get("spike_id"),
+                    detail=as_json(item).encode("ascii"),
+                )
+            )
+        if report.events:
+            self._forget()
 
     async def close(self) -> None:
         """Nothing to let go of."""
@@ -67,14 +96,19 @@ class RecentHistory:
         if maximum <= 0:
             return []
         found = [
-            dict(item)
-            for item in tuple(self._records)  # a copy: read() may run in another thread than publish()
-            if _wall_usec(item) >= since_usec
-            and gpu_pci in (None, item.get("gpu_pci"), item.get("gpu_id"))
-            and event in (None, item["event"])
-            and spike_id in (None, item.get("spike_id"))
+            item
+            for item in tuple(self._events)  # a copy: read() may run in another thread than publish()
+            if item.wall_usec >= since_usec
+            and (gpu_pci is None or gpu_pci in item.gpus)
+            and event in (None, item.event)
+            and spike_id in (None, item.spike_id)
         ]
-        return found[-maximum:]
+        return [json.loads(item.detail) for item in found[-maximum:]]
+
+    def _forget(self) -> None:
+        total_bytes = sum(len(item.detail) for item in self._events)
+        while total_bytes > self._most_bytes and len(self._events) > 1:
+            total_bytes -= len(self._events.popleft().detail)
 
 
 class JournalHistory:

@@ -84,7 +84,7 @@ def record(event: Event) -> Record:
     """The event as history gives it; its JSON is at most DETAIL_LIMIT bytes."""
     for explanation in _ever_shorter(event):
         whole = _plain_record(event, explanation)
-        if len(_json(whole)) <= DETAIL_LIMIT:
+        if len(as_json(whole)) <= DETAIL_LIMIT:
             return whole
     return _known_items(_plain_record(event, None), SHORT_TEXT_LIMIT)
 
@@ -136,7 +136,7 @@ def entry(event: Event, *, object_pid: bool) -> Fields:
             fields += _explanation_fields(event.explanation, object_pid=object_pid)
         case GpuEvent() | BackendEvent():
             pass
-    fields.append(("GPUWHY_DETAIL", _json(detail)))
+    fields.append(("GPUWHY_DETAIL", as_json(detail)))
     return tuple((name, value) for name, value in fields if value is not None and value != "")
 
 
@@ -275,5 +275,6 @@ def _known_items(value: Record, text_limit: int = TEXT_LIMIT) -> Record:
     return {key: item for key, item in known if item is not None}
 
 
-def _json(detail: Record) -> str:
+def as_json(detail: Record) -> str:
+    """A record as GPUWHY_DETAIL holds it: ASCII, on one line."""
     return json.dumps(detail, separators=(",", ":"), allow_nan=False)

@@ -11,7 +11,7 @@ import pytest
 from gpuwhyd.errors import HistoryError
 from gpuwhyd.model import Event, EventKind
 from gpuwhyd.outputs.history import CompleteHistory, History, JournalHistory, RecentHistory, open_history
-from gpuwhyd.outputs.journal_entries import MESSAGE_IDS, entry, event_id, record
+from gpuwhyd.outputs.journal_entries import MESSAGE_IDS, as_json, entry, event_id, record
 from gpuwhyd.outputs.journal_socket import JournalSocket, Receipt, Sent
 from tests.outputs.events import WALL_USEC, alert_event, backend_event, one_of_each, report, spike_event
 from tests.outputs.journald import Journald, running_journald, until
@@ -90,6 +90,19 @@ def test_since_counts_the_events_own_time(all_kinds):
 def test_memory_is_bounded():
     recent = remembering(*(spike_event(number=number) for number in range(600)))
     assert len(recent.read(since_usec=0, maximum=1000)) == 500
+
+
+def test_memory_is_bounded_in_bytes_too():
+    events = [spike_event(number=number) for number in range(20)]
+    one_bytes = len(as_json(record(events[0])))
+    recent = RecentHistory(remembered_bytes=one_bytes * 5 + 100)
+    for event in events:
+        asyncio.run(recent.publish(report(event)))
+    assert recent.read(since_usec=0, maximum=1000) == [record(event) for event in events[-5:]]
+
+    small = RecentHistory(remembered_bytes=1)
+    asyncio.run(small.publish(report(*events)))
+    assert small.read(since_usec=0, maximum=1000) == [record(events[-1])]
 
 
 @root

@@ -294,6 +294,10 @@ def test_servers_names_are_read_once_and_not_at_all_without_clients(rig, mps):
     mps.set_processes(FakeProcess(pid=SERVER))
     sampled(rig, mps)
     assert engines(sampled(rig, mps, server=90)) == {SERVER: 90.0}
+    mps.set_processes(FakeProcess(pid=SERVER), FakeProcess(pid=FIRST, kind="mps"))
+    assert engines(sampled(rig, mps, server=90)) == {SERVER: 90.0, FIRST: 0.0}, (
+        "meanwhile the pid is another's"
+    )
 
 
 def test_mps_on_a_partitioned_card_gives_the_server_no_part(rig, h100, mps):

@@ -718,6 +718,14 @@ FAKE_DEVICE(nvmlDeviceGetMemoryInfo_v2, nvmlMemory_v2_t *memory)
     return NVML_SUCCESS;
 END
 
+/* 256 MiB as on most desktops; a MIG device's was five eighths of its memory. */
+FAKE_DEVICE(nvmlDeviceGetBAR1MemoryInfo, nvmlBAR1Memory_t *memory)
+    memory->bar1Total = instance ? instance->memory_total / 8 * 5 : 256ull << 20;
+    memory->bar1Used = instance ? 0 : 5ull << 20;
+    memory->bar1Free = memory->bar1Total - memory->bar1Used;
+    return NVML_SUCCESS;
+END
+
 /* ---- processes ---- */
 
 #define PROCESSES offsetof(struct fake_card, samples)
@@ -863,4 +871,3 @@ FAKE_NONE(nvmlDeviceGetDriverModel, nvmlDriverModel_t *current, nvmlDriverModel_
 FAKE_NONE(nvmlDeviceGetDriverModel_v2, nvmlDriverModel_t *current, nvmlDriverModel_t *pending)
 FAKE_NONE(nvmlDeviceGetConfComputeMemSizeInfo, nvmlConfComputeMemSizeInfo_t *info)
 FAKE_NONE(nvmlDeviceGetPcieThroughput, nvmlPcieUtilCounter_t counter, unsigned int *value)
-FAKE_NONE(nvmlDeviceGetBAR1MemoryInfo, nvmlBAR1Memory_t *memory)

@@ -3,6 +3,7 @@
 The rest of gpuwhyd hands over dicts, lists, texts and numbers and gets the same back; no other layer sees a Variant.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +20,10 @@ _RANGES = {
     "x": (-(2**63), 2**63 - 1),
     "t": (0, 2**64 - 1),
 }
+
+# A bus hangs up on who sends more than 64 containers in each other, variants counted (specification, "Valid
+# Signatures"). A level of ours has at most four (aa{sv} in a variant); GetManagedObjects has six around them.
+_DEEPEST_VARIANTS = 14
 
 # Texts that are arguments of their own, such as the XML of Introspect, may be this long and have lines.
 _ARGUMENT_LIMIT = 1 << 20
@@ -71,15 +76,15 @@ def dict_body(plain: Mapping[str, object]) -> object:
 
     None is left out, keys and texts are cleaned. bool is b, int is x (t or d where that is too small), float is d, str
     is s, ObjectPath is o, a list of texts is as, of mappings aa{sv}, of object paths ao, any other av, an empty one as,
-    a mapping a{sv}. TypeError for anything else: a bug of the caller.
+    a mapping a{sv}. TypeError for anything else, and for what is nested deeper than a bus takes: a bug of the caller.
     """
-    return {clean_text(key): _variant(value) for key, value in plain.items() if value is not None}
+    return {clean_text(key): _variant(value, 0) for key, value in plain.items() if value is not None}
 
 
 def typed(signature: str, value: object) -> object:
     """A plain value for a slot of type v or a{sv} that goes over the bus as exactly this type, such as `a{ss}`."""
     (type_,) = parse(signature)
-    return Variant(signature, _value(type_, value))
+    return Variant(signature, _value(type_, value, 0))
 
 
 def body_of(signature: str, values: Sequence[object]) -> list[Any]:
@@ -93,15 +98,16 @@ def body_of(signature: str, values: Sequence[object]) -> list[Any]:
     return [
         _cleaned(value, _ARGUMENT_LIMIT, _CONTROLS_BUT_LINES)
         if type_.code == "s" and isinstance(value, str)
-        else _value(type_, value)
+        else _value(type_, value, 0)
         for type_, value in zip(types, values, strict=True)
     ]
 
 
-def _value(type_: WireType, value: object) -> Any:
+def _value(type_: WireType, value: object, depth: int) -> Any:
+    """`depth`: how many variants of ours this lies in."""
     code = type_.code
     if code == "v":
-        return _variant(value)
+        return _variant(value, depth)
     if code == "s" and isinstance(value, str):
         return clean_text(value)
     if code == "o" and isinstance(value, str) and _OBJECT_PATH.fullmatch(value):
@@ -111,40 +117,49 @@ def _value(type_: WireType, value: object) -> Any:
     if code == "b" and isinstance(value, bool):
         return value
     if code == "d" and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return _double(value)
     if code in _RANGES and isinstance(value, int) and not isinstance(value, bool):
         low, high = _RANGES[code]
         return min(max(int(value), low), high)
     if code == "(" and isinstance(value, list | tuple) and len(value) == len(type_.children):
-        return [_value(child, item) for child, item in zip(type_.children, value, strict=True)]
+        return [_value(child, item, depth) for child, item in zip(type_.children, value, strict=True)]
     if code == "a":
-        return _array(type_.children[0], value)
+        return _array(type_.children[0], value, depth)
     raise TypeError(f"{type(value).__name__} {value!r:.100} cannot be sent as D-Bus type '{type_.text}'")
 
 
-def _array(element: WireType, value: object) -> Any:
+def _array(element: WireType, value: object, depth: int) -> Any:
     if element.code == "{" and isinstance(value, Mapping):
         key_type, value_type = element.children
         return {
-            _value(key_type, key): _value(value_type, item)
+            _value(key_type, key, depth): _value(value_type, item, depth)
             for key, item in value.items()
             if item is not None or value_type.code != "v"
         }
     if element.code == "y" and isinstance(value, bytes | bytearray):
         return bytes(value)
     if element.code not in "{y" and isinstance(value, list | tuple):
-        return [_value(element, item) for item in value]
+        return [_value(element, item, depth) for item in value]
     raise TypeError(f"{type(value).__name__} {value!r:.100} cannot be sent as D-Bus type 'a{element.text}'")
 
 
-def _variant(value: object) -> Any:
+def _double(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _variant(value: object, depth: int) -> Any:
     if isinstance(value, Variant):
         return value
+    if depth == _DEEPEST_VARIANTS:
+        raise TypeError("a value nested too deeply cannot be sent over D-Bus")
     signature = _signature_of(value)
     if signature == "av":
         assert isinstance(value, list | tuple)
         value = [item for item in value if item is not None]
-    return Variant(signature, _value(parse(signature)[0], value))
+    return Variant(signature, _value(parse(signature)[0], value, depth + 1))
 
 
 def _signature_of(value: object) -> str:

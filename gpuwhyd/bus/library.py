@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from gpuwhyd.bus.body import check_body
 from gpuwhyd.bus.header import Header, MessageKind
 
 _MODULES = {"dbus-fast": "dbus_fast", "dbus-next": "dbus_next"}
@@ -112,6 +113,10 @@ def unmarshal_body(header: Header, body: bytes) -> list[Any]:
     """
     if not header.signature:
         return []
+    try:
+        check_body(header.signature, body, little_endian=header.little_endian)
+    except ValueError as error:
+        raise MarshalError(str(error)) from error
     order = "<" if header.little_endian else ">"
     signature = header.signature.encode()
     fields = struct.pack(order + "B3sI", 5, b"\x01u\0", 1)

@@ -35,17 +35,17 @@ def parse(signature: str) -> tuple[WireType, ...]:
     return tuple(types)
 
 
-def _parse_one(signature: str, start: int, depth: int) -> WireType:
+def _parse_one(signature: str, start: int, depth: int, *, in_array: bool = False) -> WireType:
     code = signature[start : start + 1]
     if not code or depth > _DEEPEST_NESTING:
         raise SignatureError(f"'{signature}' ends too early or is too deep")
     if code in _BASIC or code == "v":
         return WireType(code=code, text=code)
     if code == "a":
-        element = _parse_one(signature, start + 1, depth + 1)
+        element = _parse_one(signature, start + 1, depth + 1, in_array=True)
         return WireType(code=code, text="a" + element.text, children=(element,))
-    if code not in "({":
-        raise SignatureError(f"'{code}' in '{signature}' is no type")
+    if code not in "({" or (code == "{" and not in_array):
+        raise SignatureError(f"'{code}' in '{signature}' begins no type there")
     closing = ")" if code == "(" else "}"
     children: list[WireType] = []
     position = start + 1

@@ -1,9 +1,19 @@
 """Valid input with some damage: it gets deeper into a parser than noise does."""
 
 import json
+import os
 from collections.abc import Sequence
 
+from hypothesis import settings
 from hypothesis import strategies as st
+
+_TIMES = int(os.environ.get("GPUWHYD_FUZZ_TIMES", "1"))
+
+
+def examples(count: int) -> settings:
+    """So many examples, the same ones each time; script/fuzz takes many times as many, and others each time."""
+    return settings(max_examples=count * _TIMES, derandomize=_TIMES == 1)
+
 
 HOSTILE_TEXTS = (
     "",

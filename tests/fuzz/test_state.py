@@ -4,7 +4,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuwhyd.engine.engine import Engine
@@ -15,7 +15,7 @@ from gpuwhyd.outputs.journal_outbox import BYTES_LIMIT, Outbox, OutboxEntry
 from gpuwhyd.outputs.journal_socket import encode
 from gpuwhyd.outputs.state import StateStore
 from tests.engine.rig import Rig, unit
-from tests.fuzz.mutation import damaged_bytes, damaged_tree, nested
+from tests.fuzz.mutation import damaged_bytes, damaged_tree, examples, nested
 
 OLLAMA = unit("ollama.service", 100, user="ollama")
 
@@ -84,7 +84,7 @@ def lives_on(engine: Engine, boot_id: str) -> None:
     assert Engine(EngineSettings(), saved, boot_id=boot_id).saved() == saved
 
 
-@settings(max_examples=1500)
+@examples(1500)
 @given(damaged_tree(STATES, most=2), st.sampled_from(["boot", "another"]))
 def test_a_damaged_engine_state_is_refused_or_harmless(state: object, boot_id: str) -> None:
     engine = restored(state, boot_id)
@@ -101,7 +101,7 @@ def test_a_value_nested_as_deep_as_json_reads_it_is_refused() -> None:
         assert restored(state, "boot") is None
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(
     damaged_bytes(
         FILES, pieces=[b"[" * 5000, b"9" * 5000, b"1e999", b"NaN", b"\xff\xfe", b'"\\ud800"', b"null"]
@@ -124,7 +124,7 @@ def test_a_damaged_file_gives_sections_or_is_moved_aside(data: bytes) -> None:
     Outbox().restore(sections.get("outbox"))
 
 
-@settings(max_examples=500)
+@examples(500)
 @given(damaged_tree([outbox_of(ENTRIES)]))
 def test_a_damaged_outbox_gives_entries_that_can_be_sent(collected: object) -> None:
     outbox = Outbox()

@@ -39,7 +39,9 @@ class Clock(Protocol):
 
     def wall_usec(self) -> int: ...
 
-    async def sleep(self, seconds: float) -> None: ...
+    def real_duration(self, seconds: float) -> float:
+        """How many seconds of real time so many of this clock take."""
+        ...
 
 
 class SystemClock:
@@ -49,8 +51,8 @@ class SystemClock:
     def wall_usec(self) -> int:
         return time.time_ns() // 1000
 
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+    def real_duration(self, seconds: float) -> float:
+        return seconds
 
 
 class Processes(Protocol):
@@ -152,7 +154,13 @@ class Sampler:
 
     async def _snapshot(self) -> Snapshot:
         deadline = self._settings.deadline_seconds
-        answers = await asyncio.gather(*(watch.ask(deadline) for watch in self._watches.values()))
+        due = [watch for watch in self._watches.values() if watch.is_due()]
+        if (
+            len(due) == 1
+        ):  # the usual machine; a task each tick would cost more than the reading of a small card
+            answers = [await due[0].ask(deadline)]
+        else:
+            answers = await asyncio.gather(*(watch.ask(deadline) for watch in due))
         readings = tuple(reading for answer in answers for reading in answer)
         boottime_seconds, wall_usec = self._clock.boottime_seconds(), self._clock.wall_usec()
         readings, uses, exits, hidden = await self._who(readings, boottime_seconds)
@@ -212,13 +220,12 @@ class Sampler:
 
     async def _rest(self) -> None:
         """Until the next tick is due or somebody wants one now."""
-        sleep = asyncio.ensure_future(self._clock.sleep(self.interval_seconds))
-        wake = asyncio.ensure_future(self._wake.wait())
+        seconds = self._clock.real_duration(self.interval_seconds)
+        alarm = asyncio.get_running_loop().call_later(seconds, self._wake.set)
         try:
-            await asyncio.wait((sleep, wake), return_when=asyncio.FIRST_COMPLETED)
+            await self._wake.wait()
         finally:
-            sleep.cancel()
-            wake.cancel()
+            alarm.cancel()
 
     async def _while_going_to_sleep(self) -> None:
         if self._awake.is_set():

@@ -5,7 +5,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 log = logging.getLogger(__name__)
 
@@ -21,22 +21,27 @@ class Worker(Generic[T]):
 
     def __init__(self, name: str) -> None:
         self._jobs: queue.SimpleQueue[tuple[Callable[[], T], asyncio.Future[T]] | None] = queue.SimpleQueue()
-        self._busy: asyncio.Future[T] | None = None
+        self._unfinished = 0
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     @property
     def is_busy(self) -> bool:
         """Whether an earlier call has not come back yet."""
-        return self._busy is not None and not self._busy.done()
+        return self._unfinished > 0
 
     async def call(self, job: Callable[[], T], deadline_seconds: float) -> T:
         """What `job` gives, run in the thread. TimeoutError when it is late; its result is dropped then."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(_retrieve)
-        self._busy = future
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        # A timer of our own: asyncio.wait_for would make a task each time, and this is called several times a tick.
+        timer = loop.call_later(deadline_seconds, _expire, future)
+        self._unfinished += 1
         self._jobs.put((job, future))
-        return await asyncio.wait_for(asyncio.shield(future), deadline_seconds)
+        try:
+            return await future
+        finally:
+            timer.cancel()
 
     def stop(self) -> None:
         """The thread ends when its present call does, if ever."""
@@ -48,23 +53,23 @@ class Worker(Generic[T]):
             try:
                 result = job()
             except BaseException as error:  # noqa: BLE001 - whatever it is belongs to the caller, who gets it
-                _hand_over(future, lambda f, e=error: f.set_exception(e))  # type: ignore[misc]  # bound now
+                self._hand_over(future, future.set_exception, error)
             else:
-                _hand_over(future, lambda f, r=result: f.set_result(r))  # type: ignore[misc]  # bound now
+                self._hand_over(future, future.set_result, result)
+
+    def _hand_over(self, future: asyncio.Future[T], finish: Callable[[Any], None], outcome: object) -> None:
+        try:
+            future.get_loop().call_soon_threadsafe(self._finish, future, finish, outcome)
+        except RuntimeError:
+            log.debug("a late answer found the daemon gone")
+
+    def _finish(self, future: asyncio.Future[T], finish: Callable[[Any], None], outcome: object) -> None:
+        """In the loop's thread."""
+        self._unfinished -= 1
+        if not future.done():  # else it comes too late, or nobody wants it any more
+            finish(outcome)
 
 
-def _hand_over(future: "asyncio.Future[T]", finish: "Callable[[asyncio.Future[T]], None]") -> None:
-    def when_wanted() -> None:
-        if not future.done():
-            finish(future)
-
-    try:
-        future.get_loop().call_soon_threadsafe(when_wanted)
-    except RuntimeError:
-        log.debug("a late answer found the daemon gone")
-
-
-def _retrieve(future: "asyncio.Future[T]") -> None:
-    """A late call's exception is nobody's any more."""
-    if not future.cancelled():
-        future.exception()
+def _expire(future: asyncio.Future[T]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError())

@@ -1,8 +1,7 @@
 """A clock that runs faster than the real one, for simulations."""
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from gpuwhyd.backends.simulated_model import UPTIME_SECONDS, Scenario
 
@@ -20,12 +19,10 @@ class ScaledClock:
         *,
         real_seconds: Callable[[], float] = time.monotonic,
         real_wall_usec: Callable[[], int] = lambda: time.time_ns() // 1000,
-        real_sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._speed = speed
         self._start_seconds = start_seconds
         self._real_seconds = real_seconds
-        self._real_sleep = real_sleep
         self._began_real_seconds = real_seconds()
         self._began_wall_usec = real_wall_usec()
 
@@ -35,9 +32,9 @@ class ScaledClock:
     def wall_usec(self) -> int:
         return self._began_wall_usec + round(self._elapsed_seconds() * 1_000_000)
 
-    async def sleep(self, seconds: float) -> None:
-        """For so many simulated seconds."""
-        await self._real_sleep(seconds / self._speed)
+    def real_duration(self, seconds: float) -> float:
+        """How many seconds of real time so many simulated ones take."""
+        return seconds / self._speed
 
     def _elapsed_seconds(self) -> float:
         return (self._real_seconds() - self._began_real_seconds) * self._speed

@@ -30,15 +30,17 @@ class BackendWatch:
         self._asked_at_seconds = 0.0
         self._known_fault = ""
 
-    async def ask(self, deadline_seconds: float) -> tuple[GpuReading, ...]:
-        """Its readings of this tick; none while it cannot say anything. Never raises."""
+    def is_due(self) -> bool:
+        """Whether there is anything to ask it: not while an earlier call hangs, nor before it is to be tried again."""
         now = self._monotonic_seconds()
         if self._worker.is_busy:
             self._set(BackendState.FAILING, _late(now - self._asked_at_seconds))
-            return ()
-        if now < self._next_try_seconds:
-            return ()
-        self._asked_at_seconds = now
+            return False
+        return now >= self._next_try_seconds
+
+    async def ask(self, deadline_seconds: float) -> tuple[GpuReading, ...]:
+        """Its readings of this tick; none while it cannot say anything. Never raises. To be called when it is due."""
+        self._asked_at_seconds = self._monotonic_seconds()
         try:
             answer = await self._worker.call(self._step, deadline_seconds)
         except TimeoutError:

@@ -1,6 +1,5 @@
 """Simulated cards heat, cool and blow as recorded real ones do, and say the same each time."""
 
-import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -224,21 +223,13 @@ def test_a_program_that_repeats_comes_back_as_another_process() -> None:
     assert again.start_ticks > once.start_ticks
 
 
-def test_a_scaled_clock_runs_fast_and_sleeps_short() -> None:
+def test_a_scaled_clock_runs_fast_and_waits_short() -> None:
     real = 100.0
-    slept = []
-
-    async def real_sleep(seconds: float) -> None:
-        slept.append(seconds)
-
-    clock = ScaledClock(
-        20, 1000.0, real_seconds=lambda: real, real_wall_usec=lambda: 5_000_000, real_sleep=real_sleep
-    )
+    clock = ScaledClock(20, 1000.0, real_seconds=lambda: real, real_wall_usec=lambda: 5_000_000)
     assert (clock.boottime_seconds(), clock.wall_usec()) == (1000.0, 5_000_000)
     real = 103.0
     assert (clock.boottime_seconds(), clock.wall_usec()) == (1060.0, 65_000_000)
-    asyncio.run(clock.sleep(2.0))
-    assert slept == [0.1]
+    assert clock.real_duration(2.0) == pytest.approx(0.1)
 
 
 def test_the_daemon_joins_a_scenario_when_it_says() -> None:

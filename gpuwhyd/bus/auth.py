@@ -7,6 +7,7 @@ import asyncio
 import os
 import socket
 
+from gpuwhyd.bus.codec import clean_text
 from gpuwhyd.errors import BusError
 
 # libdbus gives up on authentication lines of 16 KiB (MAX_BUFFER in dbus-auth.c); a real answer has some 40 bytes.
@@ -24,7 +25,7 @@ async def authenticate(sock: socket.socket) -> None:
     await loop.sock_sendall(sock, b"\0AUTH EXTERNAL " + identity.encode() + b"\r\n")
     answer = await _line(loop, sock)
     if not answer.startswith(b"OK"):
-        raise BusError(f"the bus refused uid {os.geteuid()}: {answer.decode(errors='replace')[:100]}")
+        raise BusError(f"the bus refused uid {os.geteuid()}: {clean_text(answer.decode(errors='replace'), 100)}")
     await loop.sock_sendall(sock, b"BEGIN\r\n")
 
 

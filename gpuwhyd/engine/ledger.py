@@ -20,6 +20,8 @@ LONGEST_STEP_SECONDS = 15.0
 """After a longer gap nobody knows who worked; power is booked for so long at most, decay runs for all of it."""
 FORGET_WATTS = 0.05
 MOST_ACCOUNTS = 256
+GUESSED_PART = 0.1
+"""With more of its heat than this split by a proxy, the ledger's shares are a guess."""
 WHOLE_UTILIZATION_PART = 0.8
 """Processes' engine times that reach this part of the card's utilisation explain all of it: samples are coarse."""
 
@@ -57,12 +59,17 @@ class Account:
 class Ledger:
     accounts: dict[str, Account] = field(default_factory=dict)
     unattributed: Account = field(default_factory=lambda: Account(program=None))
-    engine_times_known: bool = True
-    """False while power is split by a proxy, because a program's engine time is unknown."""
+    guessed: Account = field(default_factory=lambda: Account(program=None))
+    """Of the heat in `accounts`, what was split by a proxy, because programs' engine times were unknown."""
 
     @property
     def heat_watts(self) -> float:
         return sum(a.heat_watts for a in self.accounts.values()) + self.unattributed.heat_watts
+
+    @property
+    def engine_times_known(self) -> bool:
+        """False while a part of the heat that matters was split by a proxy; also after the load is over."""
+        return self.guessed.heat_watts <= max(FORGET_WATTS, GUESSED_PART * self.heat_watts)
 
     def share(self, account: Account) -> float:
         """Its part of all heat, 0 to 1; all shares and the unattributed one sum to at most 1."""
@@ -101,7 +108,10 @@ class Ledger:
     ) -> None:
         """One tick of `dt` seconds in which the card drew `excess_watts` above its floor for `uses`."""
         self._meet(uses)
-        split, rest = self._split(excess_watts, uses, utilization_percent, processes_known=processes_known)
+        split, guessed, rest = self._split(
+            excess_watts, uses, utilization_percent, processes_known=processes_known
+        )
+        _advance(self.guessed, dt, guessed)
         worked_watts = min(significant_watts, 5.0)
         for key, account in self.accounts.items():
             _advance(account, dt, split.get(key, 0.0))
@@ -142,9 +152,8 @@ class Ledger:
 
     def _split(
         self, excess: float, uses: Sequence[GpuUse], utilization: float | None, *, processes_known: bool
-    ) -> tuple[dict[str, float], float]:
-        """Excess power -> watts by program key, and what stays unattributed."""
-        self.engine_times_known = True
+    ) -> tuple[dict[str, float], float, float]:
+        """Excess power -> watts by program key, how many of them by a proxy, and what stays unattributed."""
         known: dict[str, float] = {}
         unknown: dict[str, float] = {}
         for use in uses:
@@ -164,15 +173,14 @@ class Ledger:
             if visible > 0
             else {}
         )
-        rest = excess * (1 - explained)
+        rest, guessed = excess * (1 - explained), 0.0
         if unknown and rest > 0 and processes_known:
             # who holds memory is the best proxy where nobody tells engine times
-            self.engine_times_known = False
             memory = sum(unknown.values())
             for key, held in unknown.items():
                 split[key] = split.get(key, 0.0) + rest * held / memory
-            rest = 0.0
-        return split, rest
+            guessed, rest = rest, 0.0
+        return split, guessed, rest
 
     def _forget(self) -> None:
         cold = [
@@ -193,7 +201,11 @@ class Ledger:
 
     def saved(self) -> dict[str, object]:
         warm = [a for a in self.ranked() if a.heat_watts >= FORGET_WATTS]
-        return {"accounts": [_saved(a) for a in warm], "unattributed": _saved(self.unattributed)}
+        return {
+            "accounts": [_saved(a) for a in warm],
+            "unattributed": _saved(self.unattributed),
+            "guessed": _saved(self.guessed),
+        }
 
     @classmethod
     def restored(cls, saved: Mapping[str, object]) -> "Ledger":
@@ -203,7 +215,11 @@ class Ledger:
             raise TypeError("accounts of a saved ledger must be a list")
         restored = [_restored(item) for item in accounts]
         by_key = {account.program.key: account for account in restored if account.program is not None}
-        return cls(accounts=by_key, unattributed=_restored(saved["unattributed"]))
+        return cls(
+            accounts=by_key,
+            unattributed=_restored(saved["unattributed"]),
+            guessed=_restored(saved["guessed"]) if "guessed" in saved else Account(program=None),
+        )
 
     def resume(self, now: float, uses: Sequence[GpuUse]) -> None:
         """After a restart of the daemon: a program that is on the card no more ended while nobody watched."""

@@ -126,6 +126,11 @@ def _measured(e: Explanation) -> str:
     return f": {', '.join(parts)}" if parts else ""
 
 
+def _guess(e: Explanation) -> str:
+    """What shares rest on where nobody tells who made the card work."""
+    return " (a guess, by who holds its memory)" if evidence_of(e, "engine_times_unknown") else ""
+
+
 def _how_long(e: Explanation) -> str:
     if evidence_of(e, "began_before_start"):
         return " since before gpuwhyd started"
@@ -199,13 +204,14 @@ def _quiet(e: Explanation) -> str:
 def _workload(e: Explanation) -> str:
     leading = e.suspects[0]
     if evidence_of(e, "no_fan"):
-        return f"{_opening(e)}, {_percent(leading.share)} of its heat by {_who(leading)}."
-    return f"{_opening(e)} because {_who(leading)} made {_percent(leading.share)} of its heat{_measured(e)}."
+        return f"{_opening(e)}, {_percent(leading.share)} of its heat by {_who(leading)}{_guess(e)}."
+    made = f"{_who(leading)} made {_percent(leading.share)} of its heat{_guess(e)}"
+    return f"{_opening(e)} because {made}{_measured(e)}."
 
 
 def _workload_mixed(e: Explanation) -> str:
     several = _list([f"{_who(s)} {_percent(s.share)}" for s in e.suspects[:3]])
-    return f"{_opening(e)} because several programs heat it together, {several}{_measured(e)}."
+    return f"{_opening(e)} because several programs heat it together, {several}{_guess(e)}{_measured(e)}."
 
 
 def _residual_heat(e: Explanation) -> str:

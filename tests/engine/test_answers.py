@@ -93,6 +93,35 @@ def test_where_engine_times_are_unknown_memory_is_the_proxy_with_less_confidence
     assert guessed.answer.confidence < known.answer.confidence - 0.2
 
 
+def is_said_to_be_a_guess(rig: Rig) -> bool:
+    return "engine_times_unknown" in {item.quantity for item in rig.answer.evidence}
+
+
+def test_shares_that_are_a_guess_are_said_to_be_one() -> None:
+    assert "(a guess, by who holds its memory)" in spike({OLLAMA: None}, busy=95).answer.sentence
+    assert "guess" not in spike({OLLAMA: 95.0}, busy=95).answer.sentence
+    assert "a guess" in spike({OLLAMA: None, RENDER: None}, busy=95).answer.sentence
+
+
+def test_a_guess_stays_one_after_the_load_and_over_a_restart() -> None:
+    rig = spike({OLLAMA: None}, busy=95)
+    rig.tick({}, ended=(OLLAMA,), fan=55, celsius=70, watts=15)
+    rig.run(30, fan=45, celsius=60)
+    assert rig.answer.cause is Cause.RESIDUAL_HEAT
+    assert is_said_to_be_a_guess(rig)
+    assert rig.answer.confidence < 0.7
+    rig.restart().run(4, fan=44, celsius=59)
+    assert is_said_to_be_a_guess(rig)
+
+
+def test_a_guess_is_over_when_its_heat_is_gone() -> None:
+    rig = spike({OLLAMA: None}, busy=95)
+    rig.run(60, {RENDER: 95.0}, fan=57, watts=200, celsius=75)
+    assert is_said_to_be_a_guess(rig)
+    rig.run(1800, {RENDER: 95.0}, fan=57, watts=200, celsius=75)
+    assert not is_said_to_be_a_guess(rig)
+
+
 def test_a_card_whose_users_cannot_be_listed_is_hidden_not_idle() -> None:
     rig = spike({}, busy=98, visible=False)
     assert rig.answer.cause is Cause.HIDDEN_WORKLOAD

@@ -29,6 +29,8 @@ from tests.outputs.journald import Journald, running_journald
 ROOT = Path(__file__).resolve().parents[1]
 SPEED = 100.0
 SLICES = 12
+MOST_THREADS = 4 + min(32, (os.cpu_count() or 1) + 4)
+"""The main one, one each for two backends and the processes, and asyncio's pool, as large as Python makes it."""
 _SOURCE = ("gpuwhyd", "config", "dbus", "systemd")
 _START_SECONDS = 20.0
 _DAEMON = "from gpuwhyd.cli import main; raise SystemExit(main())"
@@ -116,7 +118,9 @@ class Soak:
             f"Heard as signals: {heard}; lines of `gpuwhy watch`: {told}; the daemon's own log: {len(log_lines)} lines; "
             f"journal files: {written.disk_bytes() / 2**20:.0f} MiB"
         )
-        found += soak_series.faults(self._moments) + soak_series.alternation_faults(written.spike_events)
+        found += soak_series.faults(
+            self._moments, most_threads=MOST_THREADS
+        ) + soak_series.alternation_faults(written.spike_events)
         found += [f"{count} times: {failure}" for failure, count in self._clients.failures.items()]
         found += [f"written twice: {event_id}" for event_id in written.doubled]
         journal = health["journal"]

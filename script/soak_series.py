@@ -88,10 +88,11 @@ def growth(moments: Sequence[Moment], name: str, per_seconds: float = DAY_SECOND
     return linear_regression(times, [getattr(moment, name) for moment in settled]).slope * per_seconds
 
 
-def faults(moments: Sequence[Moment]) -> list[str]:
+def faults(moments: Sequence[Moment], *, most_threads: int) -> list[str]:
     """What grew from the second quarter to the last one, as sentences; none when all lines are flat.
 
-    Descriptors and threads are judged by the fewest of a quarter: some are open only for a moment, a leaked one always.
+    Descriptors are judged by the fewest of a quarter: some are open only for a moment, a leaked one always. Threads may
+    become more up to `most_threads`: a pool is filled when calls meet, which chance decides.
     """
     _, second, _, last = slices(moments, 4)
     found = []
@@ -103,10 +104,11 @@ def faults(moments: Sequence[Moment]) -> list[str]:
         grown = last.typical(name) - second.typical(name)
         if grown > limit:
             found.append(f"{name} grew by {grown:.0f} {unit} from the second quarter to the last")
-    for name in ("descriptors", "threads"):
-        more = last.lowest(name) - second.lowest(name)
-        if more > 0:
-            found.append(f"{more} more {name} in the last quarter than in the second")
+    more = last.lowest("descriptors") - second.lowest("descriptors")
+    if more > 0:
+        found.append(f"{more} more descriptors in the last quarter than in the second")
+    if last.highest("threads") > most_threads:
+        found.append(f"{last.highest('threads')} threads, of {most_threads} at most")
     found += [
         f"{name} rose by {last.gained(name):.0f} in the last quarter, by {second.gained(name):.0f} in the second"
         for name, few in (("journal_entries", 10), ("journal_bytes", 50_000))

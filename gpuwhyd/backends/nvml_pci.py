@@ -83,11 +83,16 @@ def driver_can_suspend(procfs: Path, address: str) -> bool:
     changed between drivers, so anything else than a clear no counts as yes.
     """
     try:
-        lines = (procfs / "driver/nvidia/gpus" / address / "power").read_text().lower().splitlines()
+        text = (procfs / "driver/nvidia/gpus" / address / "power").read_text("utf-8", "replace")
     except OSError:
         return True
     status = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("runtime d3 status")), ""
+        (
+            line.partition(":")[2].strip()
+            for line in text.lower().splitlines()
+            if line.startswith("runtime d3 status")
+        ),
+        "",
     )
     return not status.startswith(("disabled", "not supported"))
 

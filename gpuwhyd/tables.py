@@ -159,7 +159,8 @@ def number(minimum: float, maximum: float, unit: str = "") -> Callable[[object],
     unit = f" {unit}" if unit else ""
 
     def read(value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        is_nan = isinstance(value, float) and math.isnan(value)  # math.isnan has no answer for a huge integer
+        if isinstance(value, bool) or not isinstance(value, int | float) or is_nan:
             raise WrongValueError(
                 f"must be a number from {minimum:g} to {maximum:g}{unit}, not {kind_of(value)}"
             )

@@ -5,6 +5,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from gpuwhyd.errors import InstallError
 from gpuwhyd.install.layout import ENVIRONMENT, inside
@@ -32,11 +33,28 @@ def read_manifest(root: Path) -> Manifest | None:
     """`None` when nothing is installed below `root`; InstallError when the manifest cannot be understood."""
     path = inside(root, MANIFEST)
     try:
-        return Manifest(**json.loads(path.read_text()))
+        return _checked(Manifest(**json.loads(path.read_text("utf-8"))))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
-        raise InstallError(f"{path} is damaged ({error}); remove {path.parent} and install again") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = f"{error!s:.100}" if str(error).isprintable() else type(error).__name__
+        raise InstallError(f"{path} is damaged ({reason}); remove {path.parent} and install again") from error
+
+
+def _checked(manifest: Any) -> Manifest:
+    """ValueError for anything that `uninstall` must not act upon: what JSON held was not looked at yet."""
+    maps = (manifest.files, manifest.links, manifest.configuration)
+    if not all(isinstance(one, dict) for one in maps) or not isinstance(manifest.directories, list):
+        raise ValueError("a list of files is missing")
+    texts = [manifest.version, manifest.python, *(text for one in maps for text in one.values())]
+    if not all(isinstance(text, str) and text.isprintable() for text in texts):
+        raise ValueError("a checksum is none")
+    for path in (*(path for one in maps for path in one), *manifest.directories):
+        named = isinstance(path, str) and path.isprintable() and path.startswith("/")
+        if not named or ".." in Path(path).parts:
+            raise ValueError("a path is none")
+    checked: Manifest = manifest
+    return checked
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:

@@ -19,6 +19,7 @@ from gpuwhyd.model import (
     GpuIdentity,
     GpuReading,
     GpuState,
+    GpuUse,
     Report,
     Snapshot,
     Spike,
@@ -75,6 +76,9 @@ class Engine:
         events: list[Event] = []
         events += self._close_after_reboot(snapshot)
         events += self._backend_events(snapshot)
+        uses: dict[str, list[GpuUse]] = {}
+        for use in snapshot.uses:
+            uses.setdefault(use.gpu_id, []).append(use)
         for reading in snapshot.readings:
             card = self._cards.get(reading.gpu.id)
             if card is None:
@@ -88,8 +92,8 @@ class Engine:
                     f"{card.label}: lost; it fell off the bus or needs a reset. See the kernel log (dmesg)."
                 )
                 events.append(_gpu_event(EventKind.GPU_LOST, snapshot, reading.gpu, sentence))
-            uses = tuple(use for use in snapshot.uses if use.gpu_id == reading.gpu.id)
-            outcome = card.feed(snapshot, reading, uses, snapshot.exits, self._settings)
+            own = uses.get(reading.gpu.id, ())
+            outcome = card.feed(snapshot, reading, own, snapshot.exits, self._settings)
             events += _events_of(snapshot, card, outcome)
         events += self._follow_missing(snapshot)
         return Report(

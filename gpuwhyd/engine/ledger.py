@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpuwhyd.engine.saved import optional_number, restore, table
-from gpuwhyd.model import GpuUse, ProcessExit, Program, as_plain
+from gpuwhyd.model import GpuProcess, GpuUse, ProcessExit, Program, as_plain
 
 FAST_SECONDS = 30.0
 SLOW_SECONDS = 300.0
@@ -33,8 +33,6 @@ class Account:
     program: Program | None
     fast_watts: float = 0.0
     slow_watts: float = 0.0
-    watts: float = 0.0
-    """What it drew over the last tick."""
     last_worked: float | None = None
     pids: set[int] = field(default_factory=set)
     alive: bool = True
@@ -42,17 +40,15 @@ class Account:
     process_name: str | None = None
     memory_used_bytes: int | None = None
     engine_percent: float | None = None
+    heat_watts: float = field(init=False)
+    """Heat still in the cooler, as the steady power that would hold it there. Only `set_heat` changes it."""
 
-    @property
-    def heat_watts(self) -> float:
-        """Heat still in the cooler, as the steady power that would hold it there."""
-        return FAST_PART * self.fast_watts + (1 - FAST_PART) * self.slow_watts
+    def __post_init__(self) -> None:
+        self.set_heat(self.fast_watts, self.slow_watts)
 
-    def heat_after(self, seconds: float) -> float:
-        """What will be left of it when the program does nothing for so long."""
-        fast = self.fast_watts * math.exp(-seconds / FAST_SECONDS)
-        slow = self.slow_watts * math.exp(-seconds / SLOW_SECONDS)
-        return FAST_PART * fast + (1 - FAST_PART) * slow
+    def set_heat(self, fast_watts: float, slow_watts: float) -> None:
+        self.fast_watts, self.slow_watts = fast_watts, slow_watts
+        self.heat_watts = FAST_PART * fast_watts + (1 - FAST_PART) * slow_watts
 
 
 @dataclass(slots=True)
@@ -61,10 +57,11 @@ class Ledger:
     unattributed: Account = field(default_factory=lambda: Account(program=None))
     guessed: Account = field(default_factory=lambda: Account(program=None))
     """Of the heat in `accounts`, what was split by a proxy, because programs' engine times were unknown."""
+    heat_watts: float = field(init=False)
+    """All of it. Kept, because shares are asked for many times a tick; `book` sums it up anew."""
 
-    @property
-    def heat_watts(self) -> float:
-        return sum(a.heat_watts for a in self.accounts.values()) + self.unattributed.heat_watts
+    def __post_init__(self) -> None:
+        self._sum_up()
 
     @property
     def engine_times_known(self) -> bool:
@@ -76,20 +73,28 @@ class Ledger:
         total = self.heat_watts
         return min(1.0, account.heat_watts / total) if total > FORGET_WATTS else 0.0
 
-    def ranked(self) -> list[Account]:
-        return sorted(
-            self.accounts.values(), key=lambda a: (-a.heat_watts, a.program.key if a.program else "")
-        )
+    def ranked(self, least_watts: float = 0.0) -> list[Account]:
+        """The programs with at least so much heat, most first."""
+        warm = [account for account in self.accounts.values() if account.heat_watts >= least_watts]
+        return sorted(warm, key=lambda a: (-a.heat_watts, a.program.key if a.program else ""))
 
     def seconds_until(self, heat_watts: float) -> float | None:
         """How long until no more than `heat_watts` is left when nobody works on; `None` beyond an hour."""
         every = [*self.accounts.values(), self.unattributed]
+        fast_watts = FAST_PART * sum(account.fast_watts for account in every)
+        slow_watts = (1 - FAST_PART) * sum(account.slow_watts for account in every)
+
+        def left_after(seconds: float) -> float:
+            return fast_watts * math.exp(-seconds / FAST_SECONDS) + slow_watts * math.exp(
+                -seconds / SLOW_SECONDS
+            )
+
         low, high = 0.0, 3600.0
-        if sum(a.heat_after(high) for a in every) > heat_watts:
+        if left_after(high) > heat_watts:
             return None
         for _ in range(20):
             middle = (low + high) / 2
-            if sum(a.heat_after(middle) for a in every) > heat_watts:
+            if left_after(middle) > heat_watts:
                 low = middle
             else:
                 high = middle
@@ -107,20 +112,24 @@ class Ledger:
         processes_known: bool = True,
     ) -> None:
         """One tick of `dt` seconds in which the card drew `excess_watts` above its floor for `uses`."""
-        self._meet(uses)
-        split, guessed, rest = self._split(
-            excess_watts, uses, utilization_percent, processes_known=processes_known
+        known, unknown = self._meet(uses)
+        split, guessed, rest = _split(
+            excess_watts, known, unknown if processes_known else {}, utilization_percent
         )
-        _advance(self.guessed, dt, guessed)
+        step = _Step.of(dt)
+        step.advance(self.guessed, guessed)
         worked_watts = min(significant_watts, 5.0)
         for key, account in self.accounts.items():
-            _advance(account, dt, split.get(key, 0.0))
-            if account.watts >= worked_watts:
+            watts = split.get(key, 0.0)
+            if watts or account.heat_watts:  # most programs hold a card's memory and never work
+                step.advance(account, watts)
+            if watts >= worked_watts:
                 account.last_worked, account.stopped_at = now, None
-        _advance(self.unattributed, dt, rest)
+        step.advance(self.unattributed, rest)
         if rest >= worked_watts:
             self.unattributed.last_worked = now
         self._forget()
+        self._sum_up()
 
     def exited(self, exits: Iterable[ProcessExit]) -> None:
         """Processes that ended; a program is over when the last of them has."""
@@ -132,55 +141,31 @@ class Ledger:
             if not account.pids and account.alive:
                 account.alive, account.stopped_at = False, ended.boottime_seconds
 
-    def _meet(self, uses: Sequence[GpuUse]) -> None:
-        for account in self.accounts.values():
-            account.memory_used_bytes = account.engine_percent = None
-        busiest: dict[str, float] = {}
-        for use in uses:
-            program = use.process.program
-            account = self.accounts.setdefault(program.key, Account(program=program))
-            account.pids.add(use.process.pid)
-            account.alive = True
-            if use.use.memory_used_bytes is not None:
-                account.memory_used_bytes = (account.memory_used_bytes or 0) + use.use.memory_used_bytes
-            engine = _engine(use)
-            if engine is not None:
-                account.engine_percent = (account.engine_percent or 0.0) + engine
-            if (engine or 0.0) >= busiest.get(program.key, -1.0):
-                busiest[program.key] = engine or 0.0
-                account.process_name = use.process.name
-
-    def _split(
-        self, excess: float, uses: Sequence[GpuUse], utilization: float | None, *, processes_known: bool
-    ) -> tuple[dict[str, float], float, float]:
-        """Excess power -> watts by program key, how many of them by a proxy, and what stays unattributed."""
+    def _meet(self, uses: Sequence[GpuUse]) -> tuple[dict[str, float], dict[str, float]]:
+        """By program key: engine time, and of processes whose engine time is unknown the bytes they hold."""
+        for earlier in self.accounts.values():
+            earlier.memory_used_bytes = earlier.engine_percent = None
         known: dict[str, float] = {}
         unknown: dict[str, float] = {}
+        busiest: dict[str, float] = {}
         for use in uses:
-            key, engine = use.process.program.key, _engine(use)
+            process, memory, engine = use.process, use.use.memory_used_bytes, _engine(use.use)
+            key = process.program.key
+            account = self.accounts.get(key)
+            if account is None:
+                account = self.accounts[key] = Account(program=process.program)
+            account.pids.add(process.pid)
+            account.alive = True
+            if memory is not None:
+                account.memory_used_bytes = memory + (account.memory_used_bytes or 0)
             if engine is not None:
-                known[key] = known.get(key, 0.0) + engine
+                known[key] = account.engine_percent = known.get(key, 0.0) + engine
             else:
-                unknown[key] = unknown.get(key, 0.0) + float(use.use.memory_used_bytes or 1)
-        visible = sum(known.values())
-        explained = 0.0
-        if visible > 0:
-            explained = 1.0
-            if utilization is not None and visible < WHOLE_UTILIZATION_PART * utilization:
-                explained = visible / utilization
-        split = (
-            {key: excess * explained * engine / visible for key, engine in known.items()}
-            if visible > 0
-            else {}
-        )
-        rest, guessed = excess * (1 - explained), 0.0
-        if unknown and rest > 0 and processes_known:
-            # who holds memory is the best proxy where nobody tells engine times
-            memory = sum(unknown.values())
-            for key, held in unknown.items():
-                split[key] = split.get(key, 0.0) + rest * held / memory
-            guessed, rest = rest, 0.0
-        return split, guessed, rest
+                unknown[key] = unknown.get(key, 0.0) + float(memory or 1)
+            if (engine or 0.0) >= busiest.get(key, -1.0):
+                busiest[key] = engine or 0.0
+                account.process_name = process.name
+        return known, unknown
 
     def _forget(self) -> None:
         cold = [
@@ -193,9 +178,14 @@ class Ledger:
         if len(self.accounts) > MOST_ACCOUNTS:
             for account in self.ranked()[MOST_ACCOUNTS:]:
                 if account.program is not None:
-                    self.unattributed.fast_watts += account.fast_watts
-                    self.unattributed.slow_watts += account.slow_watts
+                    self.unattributed.set_heat(
+                        self.unattributed.fast_watts + account.fast_watts,
+                        self.unattributed.slow_watts + account.slow_watts,
+                    )
                     del self.accounts[account.program.key]
+
+    def _sum_up(self) -> None:
+        self.heat_watts = self.unattributed.heat_watts + sum(a.heat_watts for a in self.accounts.values())
 
     # -- over a restart -------------------------------------------------------------------------------------------
 
@@ -233,23 +223,64 @@ class Ledger:
                 account.pids.clear()  # met anew from the uses
 
 
-def _engine(use: GpuUse) -> float | None:
+def _engine(use: GpuProcess) -> float | None:
     """Engine time as a weight: encoders and decoders draw a fraction of what the main engine does.
 
     An RTX 4080 SUPER at 72 % encoder load drew 84 W of 320 W.
     """
-    engine, encoder, decoder = use.use.engine_percent, use.use.encoder_percent, use.use.decoder_percent
+    engine, encoder, decoder = use.engine_percent, use.encoder_percent, use.decoder_percent
     if engine is None and encoder is None and decoder is None:
         return None
     return (engine or 0.0) + 0.3 * ((encoder or 0.0) + (decoder or 0.0))
 
 
-def _advance(account: Account, dt: float, watts: float) -> None:
-    heated = min(dt, LONGEST_STEP_SECONDS)
-    account.watts = watts
-    for name, seconds in (("fast_watts", FAST_SECONDS), ("slow_watts", SLOW_SECONDS)):
-        decayed = getattr(account, name) * math.exp(-dt / seconds)
-        setattr(account, name, decayed + watts * (1 - math.exp(-heated / seconds)))
+def _split(
+    excess: float, known: Mapping[str, float], unknown: Mapping[str, float], utilization: float | None
+) -> tuple[dict[str, float], float, float]:
+    """Excess power -> watts by program key, how many of them by a proxy, and what stays unattributed."""
+    visible = sum(known.values())
+    explained = 0.0
+    if visible > 0:
+        explained = 1.0
+        if utilization is not None and visible < WHOLE_UTILIZATION_PART * utilization:
+            explained = visible / utilization
+    split = (
+        {key: excess * explained * engine / visible for key, engine in known.items()} if visible > 0 else {}
+    )
+    rest, guessed = excess * (1 - explained), 0.0
+    if unknown and rest > 0:
+        # who holds memory is the best proxy where nobody tells engine times
+        memory = sum(unknown.values())
+        for key, held in unknown.items():
+            split[key] = split.get(key, 0.0) + rest * held / memory
+        guessed, rest = rest, 0.0
+    return split, guessed, rest
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What one tick does to any account: parts of the heat that stay, and of the power that is added."""
+
+    fast_stays: float
+    fast_added: float
+    slow_stays: float
+    slow_added: float
+
+    @classmethod
+    def of(cls, dt: float) -> "_Step":
+        heated = min(dt, LONGEST_STEP_SECONDS)
+        return cls(
+            math.exp(-dt / FAST_SECONDS),
+            1 - math.exp(-heated / FAST_SECONDS),
+            math.exp(-dt / SLOW_SECONDS),
+            1 - math.exp(-heated / SLOW_SECONDS),
+        )
+
+    def advance(self, account: Account, watts: float) -> None:
+        account.set_heat(
+            account.fast_watts * self.fast_stays + watts * self.fast_added,
+            account.slow_watts * self.slow_stays + watts * self.slow_added,
+        )
 
 
 def _saved(account: Account) -> dict[str, object]:

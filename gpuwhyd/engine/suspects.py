@@ -1,6 +1,6 @@
 """The heat ledger -> the suspects that an explanation names."""
 
-from gpuwhyd.engine.ledger import Account, Ledger
+from gpuwhyd.engine.ledger import FORGET_WATTS, Account, Ledger
 from gpuwhyd.model import Program, Suspect
 
 SMALLEST_SHARE = 0.02
@@ -11,9 +11,10 @@ PAUSED_SECONDS = 5.0
 
 def leading_suspects(ledger: Ledger, now: float) -> tuple[Suspect, ...]:
     """Most heat first; their shares sum to at most 1, because each is rounded down."""
-    leading = (
-        (account, int(ledger.share(account) * 10_000) / 10_000) for account in ledger.ranked()[:MOST_SUSPECTS]
-    )
+    if ledger.heat_watts <= FORGET_WATTS:
+        return ()
+    warm = ledger.ranked(SMALLEST_SHARE * ledger.heat_watts)
+    leading = ((account, int(ledger.share(account) * 10_000) / 10_000) for account in warm[:MOST_SUSPECTS])
     return tuple(
         _suspect(account, account.program, share, now)
         for account, share in leading

@@ -38,16 +38,17 @@ class Trace:
     def lowest_celsius(self, since: float) -> float | None:
         return min((c for at, _, _, c in self._samples if c is not None and at >= since), default=None)
 
-    def range_celsius(self) -> tuple[float, float] | None:
-        every = [c for _, _, _, c in self._samples if c is not None]
-        return (min(every), max(every)) if every else None
-
     def trend(self, now: float) -> str:
         """`rising`, `steady` or `falling` over the last 20 s; `unknown` without temperatures."""
-        recent = [(at, c) for at, _, _, c in self._samples if c is not None and now - at <= TREND_SECONDS]
+        recent: list[float] = []
+        for at, _, _, celsius in reversed(self._samples):
+            if now - at > TREND_SECONDS:
+                break
+            if celsius is not None:
+                recent.append(celsius)
         if len(recent) < 3:
             return "unknown"
-        change = recent[-1][1] - recent[0][1]
+        change = recent[0] - recent[-1]
         if change >= TREND_CELSIUS:
             return "rising"
         return "falling" if change <= -TREND_CELSIUS else "steady"

@@ -23,6 +23,8 @@ from gpuwhyd.processes.users import UserNames
 
 _log = logging.getLogger(__name__)
 
+_NAMELESS = "?"
+"""A process may take an empty name, or blanks."""
 _PID_LIMIT = 2**22
 """PID_MAX_LIMIT of the kernel's include/linux/threads.h; drivers have been seen to report garbage above it."""
 
@@ -165,7 +167,7 @@ class ProcessTable:
         still_it = _is_silent(pidfd) if pidfd is not None else _is_same(_stat(process), stat.start_ticks)
         if not still_it:
             return None
-        name = files.printable(stat.comm)
+        name = files.printable(stat.comm).strip() or _NAMELESS
         return ProcessIdentity(
             pid=pid,
             start_ticks=stat.start_ticks,

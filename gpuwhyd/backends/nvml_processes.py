@@ -2,7 +2,6 @@
 
 import ctypes
 import struct
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +15,43 @@ from gpuwhyd.model import GpuProcess
 
 _INFO = struct.Struct("=I4xQII")  # nvmlProcessInfo_v2_t, which is also _v3
 _INFO_V1 = struct.Struct("=I4xQ")  # nvmlProcessInfo_v1_t
-_LIST_VERSIONS = (("_v3", _INFO), ("_v2", _INFO), ("", _INFO_V1))
+_VERSIONS = (("_v3", _INFO), ("_v2", _INFO), ("", _INFO_V1))
 """Newest first: drivers before 510 lack _v3, those before 450 also _v2."""
-_LISTS = ("Compute", "Graphics", "MPSCompute")
+_LISTS = tuple(
+    (
+        which,
+        tuple((f"nvmlDeviceGet{which}RunningProcesses{version}", layout) for version, layout in _VERSIONS),
+    )
+    for which in ("Compute", "Graphics", "MPSCompute")
+)
+"""Each list's name and its functions."""
 _SAMPLE = struct.Struct("=I4xQIIII")  # nvmlProcessUtilizationSample_t
 _Entry = tuple[int, int, int, int]
 _MEMORY_NOT_AVAILABLE = 0xFFFF_FFFF_FFFF_FFFF
 _GROWING_LIST_TRIES = 3
 _IDLE = Busy()
 
+_Mention = tuple[str, str, _Entry]
+"""One entry of a process: which list, of which part of the card, and what it says."""
 
-@dataclass(slots=True)
+
 class _Use:
-    kinds: set[str] = field(default_factory=set)
-    memory: dict[tuple[str, bool], dict[tuple[int, int, str], int]] = field(default_factory=dict)
-    """By list, and whether it is of the whole card; then by MIG instance."""
+    """One process on one card. Kept while its entries stay the same: most processes hold memory and do little."""
 
-    def kind(self) -> str:
-        if "MPSCompute" in self.kinds:
-            return CLIENT
-        return "+".join(kind.lower() for kind in ("Compute", "Graphics") if kind in self.kinds)
+    def __init__(self, pid: int, mentions: tuple[_Mention, ...]) -> None:
+        self.mentions = mentions
+        self.kind = _kind(mentions)
+        self._pid = pid
+        self._memory_bytes = _memory_bytes(mentions)
+        self._busy: Busy | None = _IDLE
+        self._process = _process(pid, self.kind, self._memory_bytes, _IDLE)
 
-    def memory_bytes(self) -> int | None:
-        """The lists overlap, so the largest counts; within one, a process may use several MIG instances."""
-        return max((sum(instances.values()) for instances in self.memory.values()), default=None)
+    def process(self, busy: Busy | None) -> GpuProcess:
+        """`busy` None: the card does not sample processes."""
+        if busy is not self._busy and busy != self._busy:
+            self._busy = busy
+            self._process = _process(self._pid, self.kind, self._memory_bytes, busy)
+        return self._process
 
 
 class ProcessReader:
@@ -48,27 +60,31 @@ class ProcessReader:
     def __init__(self, procfs: Path) -> None:
         self._mps = MpsServers(procfs)
         self._is_partitioned = False
-        self._previous: dict[int, str] = {}
+        self._uses: dict[int, _Use] = {}
         self._window = SampleWindow()
         self._list_buffer = ctypes.create_string_buffer(64 * _INFO.size)
         self._sample_buffer = ctypes.create_string_buffer(128 * _SAMPLE.size)
 
     def restart(self) -> None:
         """After a gap: what was sampled meanwhile belongs to no tick."""
-        self._previous.clear()
+        self._uses = {}
         self._window.restart()
 
     def read(
         self, library: NvmlLibrary, handle: Any, questions: Questions, *, own_pid: int, wall_usec: int
     ) -> tuple[GpuProcess, ...] | None:
         """All processes but our own, by pid; None when someone may use the card whom the driver does not list."""
-        uses = self._lists(library, handle, questions)
-        if uses is None:
-            self._previous.clear()
+        mentions = self._lists(library, handle, questions)
+        if mentions is None:
+            self._uses = {}
             return None
-        uses.pop(own_pid, None)
-        known = {**self._previous, **{pid: use.kind() for pid, use in uses.items()}}
-        self._previous = {pid: known[pid] for pid in uses}
+        mentions.pop(own_pid, None)
+        before, self._uses = self._uses, {}
+        uses, known = self._uses, {pid: use.kind for pid, use in before.items()}
+        for pid, said in mentions.items():
+            earlier = before.get(pid)
+            use = earlier if earlier is not None and earlier.mentions == said else _Use(pid, said)
+            uses[pid], known[pid] = use, use.kind
         servers = self._mps.among(known)
         name = "nvmlDeviceGetProcessUtilization"
         samples = questions.ask(name, self._samples, library, handle, wall_usec)
@@ -76,14 +92,16 @@ class ProcessReader:
             work = dict.fromkeys(uses.keys() - servers)
         else:
             work = work_of_clients(self._window.weigh(samples, known, wall_usec), known, servers)
-        return tuple(
-            _process(pid, known[pid], uses.get(pid), work.get(pid, _IDLE))
-            for pid in sorted(uses.keys() | (work.keys() & known.keys()))
-        )
+        processes = {pid: use.process(work.get(pid, _IDLE)) for pid, use in uses.items()}
+        for pid in work.keys() & known.keys() - uses.keys():  # those that have ended since the last list
+            processes[pid] = _process(pid, known[pid], None, work[pid])
+        return tuple(processes[pid] for pid in sorted(processes))
 
-    def _lists(self, library: NvmlLibrary, handle: Any, questions: Questions) -> dict[int, _Use] | None:
+    def _lists(
+        self, library: NvmlLibrary, handle: Any, questions: Questions
+    ) -> dict[int, tuple[_Mention, ...]] | None:
         """Whoever uses the card or one of its MIG devices; None when that may not be all."""
-        uses: dict[int, _Use] = {}
+        uses: dict[int, tuple[_Mention, ...]] = {}
         failures = questions.failures
         devices = mig_devices(library, handle, questions)
         if self._is_partitioned is not (devices is not None):
@@ -99,31 +117,34 @@ class ProcessReader:
         return uses if whole or (parts and all(parts)) else None
 
     def _add(
-        self, uses: dict[int, _Use], library: NvmlLibrary, handle: Any, questions: Questions, part: str
+        self,
+        uses: dict[int, tuple[_Mention, ...]],
+        library: NvmlLibrary,
+        handle: Any,
+        questions: Questions,
+        part: str,
     ) -> bool:
         """Adds the processes of a card, or of a part of it; False when there may be others."""
         answered, forbidden = False, False
-        for which in _LISTS:
-            entries = self._list(library, handle, questions, which, part)
+        for which, functions in _LISTS:
+            entries = self._list(library, handle, questions, functions, part)
             if entries is None:
-                forbidden |= any(
-                    questions.is_forbidden(_name(which, version) + part) for version, _ in _LIST_VERSIONS
-                )
+                forbidden |= any(questions.is_forbidden(name + part) for name, _ in functions)
                 continue
             answered = True
-            for pid, memory, gpu_instance, compute_instance in entries:
-                use = uses.setdefault(pid, _Use())
-                use.kinds.add(which)
-                if memory != _MEMORY_NOT_AVAILABLE:
-                    instances = use.memory.setdefault((which, not part), {})
-                    instances[gpu_instance, compute_instance, part] = memory
+            for entry in entries:
+                uses[entry[0]] = (*uses.get(entry[0], ()), (which, part, entry))
         return answered and not forbidden
 
     def _list(
-        self, library: NvmlLibrary, handle: Any, questions: Questions, which: str, part: str
+        self,
+        library: NvmlLibrary,
+        handle: Any,
+        questions: Questions,
+        functions: tuple[tuple[str, struct.Struct], ...],
+        part: str,
     ) -> list[_Entry] | None:
-        for version, layout in _LIST_VERSIONS:
-            name = _name(which, version)
+        for name, layout in functions:
             if questions.is_declined(name + part):
                 continue
             entries = questions.ask(name + part, self._call_list, library, handle, name, layout)
@@ -177,16 +198,27 @@ class ProcessReader:
         return list(_SAMPLE.iter_unpack(memoryview(self._sample_buffer)[: count.value * _SAMPLE.size]))
 
 
-def _name(which: str, version: str) -> str:
-    return f"nvmlDeviceGet{which}RunningProcesses{version}"
+def _kind(mentions: tuple[_Mention, ...]) -> str:
+    lists = {which for which, _, _ in mentions}
+    if "MPSCompute" in lists:
+        return CLIENT
+    return "+".join(which.lower() for which in ("Compute", "Graphics") if which in lists)
 
 
-def _process(pid: int, kind: str, use: _Use | None, busy: Busy | None) -> GpuProcess:
-    """`use` None: it was in the last list and has ended since; `busy` None: the card does not sample processes."""
+def _memory_bytes(mentions: tuple[_Mention, ...]) -> int | None:
+    """The lists overlap, so the largest counts; within one, a process may use several MIG instances."""
+    by_list: dict[tuple[str, bool], dict[tuple[str, int, int], int]] = {}
+    for which, part, (_, memory, gpu_instance, compute_instance) in mentions:
+        if memory != _MEMORY_NOT_AVAILABLE:
+            by_list.setdefault((which, not part), {})[part, gpu_instance, compute_instance] = memory
+    return max((sum(instances.values()) for instances in by_list.values()), default=None)
+
+
+def _process(pid: int, kind: str, memory_bytes: int | None, busy: Busy | None) -> GpuProcess:
     return GpuProcess(
         pid=pid,
         kind=kind,
-        memory_used_bytes=use.memory_bytes() if use else None,
+        memory_used_bytes=memory_bytes,
         engine_percent=busy.engine if busy else None,
         memory_utilization_percent=busy.memory if busy else None,
         encoder_percent=busy.encoder if busy else None,

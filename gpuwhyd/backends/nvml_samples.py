@@ -1,11 +1,14 @@
 """From NVML's samples of what each process made a card work to percent since the last tick."""
 
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 
 Sample = tuple[int, int, int, int, int, int]
 """(pid, stamp in Unix microseconds, engine, memory, encoder, decoder), the last four in percent of a sample period."""
+
+_stamp = itemgetter(1)
 
 _LONGEST_PERIOD_US = 1_000_000
 _SHORTEST_PERIOD_US = 150_000
@@ -57,7 +60,14 @@ class SampleWindow:
     def weigh(self, samples: Iterable[Sample], known: Collection[int], wall_us: int) -> dict[int, Busy]:
         """By pid, those that worked. `known`: pids in this or the last process list."""
         begin = self.begin(wall_us)
-        valid = sorted(_plausible(samples, known, begin, wall_us), key=lambda sample: sample[1])
+        latest = wall_us + _CLOCK_TOLERANCE_US
+        # drivers give values over 100, pids that nobody has and stamps of long ago
+        valid = [
+            sample
+            for sample in samples
+            if begin < sample[1] <= latest and sample[2] <= 100 and sample[0] in known
+        ]
+        valid.sort(key=_stamp)
         self._learn_period(valid)
         if valid:
             self._newest_us = valid[-1][1]
@@ -74,34 +84,27 @@ class SampleWindow:
 
     def _shares(self, ordered: list[Sample], begin: int, end: int) -> dict[int, Busy]:
         last: dict[int, int] = {}
-        sums: dict[int, tuple[float, ...]] = {}
-        for pid, stamp, *percents in ordered:
+        sums: dict[int, list[float]] = {}
+        for pid, stamp, engine, memory, encoder, decoder in ordered:
             covered = min(stamp - last.get(pid, begin), self._longest_cover_us)
             last[pid] = stamp
-            before = sums.get(pid, (0.0, 0.0, 0.0, 0.0))
-            sums[pid] = tuple(
-                total + percent * covered for total, percent in zip(before, percents, strict=True)
-            )
-        return {
-            pid: Busy(*(min(total / (end - begin), 100.0) for total in totals))
-            for pid, totals in sums.items()
-        }
+            total = sums.get(pid)
+            if total is None:
+                total = sums[pid] = [0.0, 0.0, 0.0, 0.0]
+            total[0] += engine * covered
+            if memory <= 100:
+                total[1] += memory * covered
+            if encoder <= 100:
+                total[2] += encoder * covered
+            if decoder <= 100:
+                total[3] += decoder * covered
+        whole = end - begin
+        return {pid: Busy(*[min(part / whole, 100.0) for part in total]) for pid, total in sums.items()}
 
     def _learn_period(self, ordered: list[Sample]) -> None:
         last: dict[int, int] = {}
-        for pid, stamp, *_ in ordered:
+        for pid, stamp, _, _, _, _ in ordered:
             step = stamp - last.get(pid, stamp)
             if _SHORTEST_PERIOD_US <= step <= _LONGEST_PERIOD_US:
                 self._longest_cover_us = min(self._longest_cover_us, step * _JITTER)
             last[pid] = stamp
-
-
-def _plausible(
-    samples: Iterable[Sample], known: Collection[int], begin: int, wall_us: int
-) -> Iterator[Sample]:
-    """Drivers give values over 100, pids that nobody has and stamps of long ago; all of that is left out."""
-    for pid, stamp, engine, *others in samples:
-        if pid not in known or engine > 100 or not begin < stamp <= wall_us + _CLOCK_TOLERANCE_US:
-            continue
-        memory, encoder, decoder = (percent if percent <= 100 else 0 for percent in others)
-        yield pid, stamp, engine, memory, encoder, decoder

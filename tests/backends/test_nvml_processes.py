@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gpuwhyd.backends.nvml_samples import SampleWindow
 from tests.backends.nvml_rig import OWN_PID, NvmlRig
-from tests.fake_nvml.control import NO_PERMISSION, NOT_FOUND, UNKNOWN, FakeProcess, FakeSample
+from tests.fake_nvml.control import NO_PERMISSION, NOT_FOUND, NOT_SUPPORTED, UNKNOWN, FakeProcess, FakeSample
 
 SECOND_US = 1_000_000
 START = 1_700_000_000 * SECOND_US
@@ -80,6 +80,22 @@ def test_a_sample_counts_for_the_tick_and_a_process_without_one_did_nothing(rig,
     assert (working.engine_percent, working.memory_utilization_percent) == (95.0, 20.0)
     assert (working.encoder_percent, working.decoder_percent) == (10.0, 5.0)
     assert (idle.engine_percent, idle.memory_utilization_percent, idle.encoder_percent) == (0.0, 0.0, 0.0)
+
+
+def test_each_change_of_a_process_shows_at_the_next_reading(rig, card):
+    card.set_processes(FakeProcess(pid=7, memory_bytes=1))
+    (first,) = rig.reading().processes
+    (same,) = rig.reading().processes
+    assert same is first, "what stays the same is made once"
+    card.set_processes(FakeProcess(pid=7, memory_bytes=2))
+    assert rig.reading().processes[0].memory_used_bytes == 2
+    card.set_processes(FakeProcess(pid=7, memory_bytes=2, kind="compute+graphics"))
+    assert rig.reading().processes[0].kind == "compute+graphics"
+    card.set_samples(FakeSample(pid=7, time_stamp=rig.wall_us + 2 * SECOND_US, sm=50))
+    assert rig.reading().processes[0].engine_percent == 50.0
+    assert rig.reading().processes[0].engine_percent == 0.0
+    card.fail("nvmlDeviceGetProcessUtilization", NOT_SUPPORTED)
+    assert rig.reading().processes[0].engine_percent is None
 
 
 def test_samples_that_the_driver_makes_itself_are_followed(rig, card):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 TRACE_SECONDS = 180.0
 SPACING_SECONDS = 1.0
-"""Samples closer than this replace each other, so that memory is bounded at any interval."""
+"""Samples closer than this are joined to one, so that memory is bounded at any interval."""
 TREND_SECONDS = 20.0
 TREND_CELSIUS = 1.5
 
@@ -17,9 +17,11 @@ class Trace:
     _samples: deque[tuple[float, float, float | None, float | None]] = field(default_factory=deque)
 
     def feed(self, now: float, dt: float, watts: float | None, celsius: float | None) -> None:
-        if self._samples and now - self._samples[-1][0] < SPACING_SECONDS and len(self._samples) > 1:
-            last = self._samples.pop()
-            dt += last[1]
+        if len(self._samples) > 1 and now - self._samples[-2][0] < SPACING_SECONDS:
+            _, earlier_dt, earlier_watts, _ = self._samples.pop()
+            if watts is not None and earlier_watts is not None and dt + earlier_dt > 0:
+                watts = (watts * dt + earlier_watts * earlier_dt) / (dt + earlier_dt)
+            dt += earlier_dt
         self._samples.append((now, dt, watts, celsius))
         while self._samples and now - self._samples[0][0] > TRACE_SECONDS:
             self._samples.popleft()

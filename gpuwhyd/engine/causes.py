@@ -7,11 +7,11 @@ recordings, not yet measured: a visible program that made all of the heat gets 0
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gpuwhyd.engine.suspects import VISIBLE_SHARE
 from gpuwhyd.model import Cause, Suspect
 
 DOMINANT_SHARE = 0.6
 """One suspect with this much of the heat is the answer; with less, when it has twice that of the next."""
-VISIBLE_SHARE = 0.5
 PINNED_PERCENT = 60.0
 PINNED_BELOW_CELSIUS = 55.0
 PINNED_SECONDS = 120.0
@@ -41,6 +41,11 @@ class Facts:
     unattributed_share: float
     engine_times_known: bool
     power_known: bool
+
+    @property
+    def visible_share(self) -> float:
+        """What visible programs put there, those too that are too small to be named as suspects."""
+        return 1 - self.unattributed_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +86,8 @@ def residual_heat(facts: Facts) -> Finding | None:
     if facts.working:
         return None
     if facts.warm:
-        visible = 1 - facts.unattributed_share
-        return Finding(cause=Cause.RESIDUAL_HEAT, confidence=(0.5 + 0.45 * visible) * _quality(facts))
+        confidence = (0.5 + 0.45 * facts.visible_share) * _quality(facts)
+        return Finding(cause=Cause.RESIDUAL_HEAT, confidence=confidence)
     if facts.trend == "falling":
         return Finding(cause=Cause.RESIDUAL_HEAT, confidence=0.5)
     return None
@@ -90,7 +95,7 @@ def residual_heat(facts: Facts) -> Finding | None:
 
 def workload(facts: Facts) -> Finding | None:
     """One suspect's heat dominates."""
-    if not facts.warm or not facts.suspects or _visible(facts) < VISIBLE_SHARE:
+    if not facts.warm or not facts.suspects or facts.visible_share < VISIBLE_SHARE:
         return None
     leading = facts.suspects[0].share
     second = facts.suspects[1].share if len(facts.suspects) > 1 else 0.0
@@ -101,7 +106,7 @@ def workload(facts: Facts) -> Finding | None:
 
 def workload_mixed(facts: Facts) -> Finding | None:
     """Several suspects made the heat together."""
-    visible = _visible(facts)
+    visible = facts.visible_share
     if not facts.warm or len(facts.suspects) < 2 or visible < VISIBLE_SHARE:
         return None
     return Finding(cause=Cause.WORKLOAD_MIXED, confidence=(0.35 + 0.55 * visible) * _quality(facts))
@@ -134,10 +139,6 @@ CAUSES: tuple[Callable[[Facts], Finding | None], ...] = (
 def find(facts: Facts) -> Finding:
     """The first cause that holds."""
     return next(finding for cause in CAUSES if (finding := cause(facts)) is not None)
-
-
-def _visible(facts: Facts) -> float:
-    return sum(suspect.share for suspect in facts.suspects)
 
 
 def _quality(facts: Facts) -> float:

@@ -25,6 +25,10 @@ GUESSED_PART = 0.1
 WHOLE_UTILIZATION_PART = 0.8
 """Processes' engine times that reach this part of the card's utilisation explain all of it: samples are coarse."""
 
+COVERED_SECONDS = 10.0
+"""Engine times and utilisation are compared over so long: utilisation is of the last sixth of a second to second, so that
+with work in short pulses it says 100 or 0 where engine times say 20 % of the tick."""
+
 
 @dataclass(slots=True)
 class Account:
@@ -57,6 +61,8 @@ class Ledger:
     unattributed: Account = field(default_factory=lambda: Account(program=None))
     guessed: Account = field(default_factory=lambda: Account(program=None))
     """Of the heat in `accounts`, what was split by a proxy, because programs' engine times were unknown."""
+    _covered: tuple[float, float] | None = None
+    """Mean engine time of visible programs and mean utilisation, both in percent."""
     heat_watts: float = field(init=False)
     """All of it. Kept, because shares are asked for many times a tick; `book` sums it up anew."""
 
@@ -113,9 +119,8 @@ class Ledger:
     ) -> None:
         """One tick of `dt` seconds in which the card drew `excess_watts` above its floor for `uses`."""
         known, unknown = self._meet(uses)
-        split, guessed, rest = _split(
-            excess_watts, known, unknown if processes_known else {}, utilization_percent
-        )
+        explained = self._explained(dt, sum(known.values()), utilization_percent)
+        split, guessed, rest = _split(excess_watts, known, unknown if processes_known else {}, explained)
         step = _Step.of(dt)
         step.advance(self.guessed, guessed)
         worked_watts = min(significant_watts, 5.0)
@@ -166,6 +171,22 @@ class Ledger:
                 busiest[key] = engine or 0.0
                 account.process_name = process.name
         return known, unknown
+
+    def _explained(self, dt: float, visible: float, utilization: float | None) -> float:
+        """What part of the card's work the visible programs' engine times cover, 0 to 1."""
+        if utilization is None:
+            self._covered = None
+            return 1.0 if visible > 0 else 0.0
+        earlier_visible, earlier_utilization = self._covered or (visible, utilization)
+        kept = math.exp(-dt / COVERED_SECONDS)
+        mean_visible = visible + (earlier_visible - visible) * kept
+        mean_utilization = utilization + (earlier_utilization - utilization) * kept
+        self._covered = mean_visible, mean_utilization
+        if visible <= 0:
+            return 0.0
+        if mean_visible >= WHOLE_UTILIZATION_PART * mean_utilization:
+            return 1.0
+        return mean_visible / mean_utilization
 
     def _forget(self) -> None:
         cold = [
@@ -235,15 +256,10 @@ def _engine(use: GpuProcess) -> float | None:
 
 
 def _split(
-    excess: float, known: Mapping[str, float], unknown: Mapping[str, float], utilization: float | None
+    excess: float, known: Mapping[str, float], unknown: Mapping[str, float], explained: float
 ) -> tuple[dict[str, float], float, float]:
     """Excess power -> watts by program key, how many of them by a proxy, and what stays unattributed."""
     visible = sum(known.values())
-    explained = 0.0
-    if visible > 0:
-        explained = 1.0
-        if utilization is not None and visible < WHOLE_UTILIZATION_PART * utilization:
-            explained = visible / utilization
     split = (
         {key: excess * explained * engine / visible for key, engine in known.items()} if visible > 0 else {}
     )

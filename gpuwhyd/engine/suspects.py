@@ -4,6 +4,8 @@ from gpuwhyd.engine.ledger import FORGET_WATTS, Account, Ledger
 from gpuwhyd.model import Program, Suspect
 
 SMALLEST_SHARE = 0.02
+VISIBLE_SHARE = 0.5
+"""With less of the heat the programs that can be seen are not the answer."""
 MOST_SUSPECTS = 10
 PAUSED_SECONDS = 5.0
 """A program counts as stopped when it has not worked for so long; engine times come in samples of up to 1 s."""
@@ -13,12 +15,16 @@ def leading_suspects(ledger: Ledger, now: float) -> tuple[Suspect, ...]:
     """Most heat first; their shares sum to at most 1, because each is rounded down."""
     if ledger.heat_watts <= FORGET_WATTS:
         return ()
-    warm = ledger.ranked(SMALLEST_SHARE * ledger.heat_watts)
+    least_watts = SMALLEST_SHARE * ledger.heat_watts
+    if ledger.share(ledger.unattributed) < VISIBLE_SHARE:  # of a row of short jobs each has little
+        leader_watts = max((account.heat_watts for account in ledger.accounts.values()), default=0.0)
+        least_watts = min(least_watts, leader_watts / 2)
+    warm = ledger.ranked(least_watts)
     leading = ((account, int(ledger.share(account) * 10_000) / 10_000) for account in warm[:MOST_SUSPECTS])
     return tuple(
         _suspect(account, account.program, share, now)
         for account, share in leading
-        if account.program is not None and share >= SMALLEST_SHARE
+        if account.program is not None and share > 0
     )
 
 

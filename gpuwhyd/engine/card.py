@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gpuwhyd.engine.causes import Facts, Finding, find
+from gpuwhyd.engine.ended import Hottest, told_at_the_end
 from gpuwhyd.engine.fan_level import STANDSTILL_RPM, FanLevel
 from gpuwhyd.engine.heat import Heat
 from gpuwhyd.engine.idle_floor import IdleFloor
@@ -71,10 +72,11 @@ class Card:
         self._rules = RuleBook()
         self._telling = Telling()
         self._last_at: float | None = None
+        self._seen_last_at = 0.0
+        """The same also when it was before a reboot."""
         self._just_restored = False
         self._heat_at_onset_watts: float | None = None
-        self._hottest: Explanation | None = None
-        self._hottest_watts = 0.0
+        self._hottest = Hottest()
 
     @property
     def open_spike(self) -> Spike | None:
@@ -100,25 +102,31 @@ class Card:
             reading.state,
             None,
         )
-        self._last_at = now
-        if self._just_restored:
+        before, self._last_at = self._last_at, now
+        self._seen_last_at = now
+        if self._just_restored and reading.processes is not None:
             self._heat.ledger.resume(now, uses)
             self._just_restored = False
         if broken:
-            self._level.interrupted()
+            if snapshot.resumed:
+                self._level.unseen()
+            else:
+                self._level.interrupted()
             self._rules.interrupted()
             self._heat.interrupted()
         if reading.state is GpuState.AWAKE:
             self._heat.feed(now, dt, reading, uses, exits, broken=broken, slept=snapshot.resumed)
         else:
             self._heat.feed_nothing(now, dt, exits)
-        change, spike = self._follow_fan(snapshot, reading, settings, first=first)
+        change, spike = self._follow_fan(snapshot, reading, settings, before=before)
         unsteady = self._watch.spike is not None and self._level.flat_seconds(now) < MOVING_SECONDS
         self.fan_is_moving = reading.state is GpuState.AWAKE and (unsteady or self._level.may_be_rising)
         if change is Change.ROSE and spike is not None:
             self._heat_at_onset_watts = self._heat.ledger.heat_watts
         self.explanation = self._explain(snapshot, reading)
-        self._remember_hottest(started=change is Change.ROSE and spike is not None)
+        if self._watch.fan_is_up:
+            started = change is Change.ROSE and spike is not None
+            self._hottest.look(self.explanation, self._heat.ledger.heat_watts, started=started)
         kind = self._kind(now, change, spike)
         awake = reading.state is GpuState.AWAKE
         firings = self._rules.feed(now, reading, settings.rules) if awake else ()
@@ -130,24 +138,28 @@ class Card:
             self.missing_since = snapshot.boottime_seconds
             self._level.interrupted()
             self._rules.interrupted()
+            self.fan_is_moving = False
         self.explanation = self._explanation(snapshot, None, _NO_READING, (), Outlook())
 
     def vanish(self, snapshot: Snapshot, ended_by: str) -> Spike | None:
         """The card was removed, or the machine rebooted: the spike that ended by that, if one was open."""
-        spike = self._remembered(self._watch.vanish(snapshot.wall_usec, snapshot.boottime_seconds, ended_by))
+        spike = self._remembered(self._watch.vanish(self._seen_last_at, ended_by))
         if self.explanation is None:
             self.explanation = self._explanation(snapshot, None, _NO_READING, (), Outlook())
         return spike
 
     def _follow_fan(
-        self, snapshot: Snapshot, reading: GpuReading, settings: EngineSettings, *, first: bool
+        self, snapshot: Snapshot, reading: GpuReading, settings: EngineSettings, *, before: float | None
     ) -> tuple[Change | None, Spike | None]:
-        """The change of the fan's phase. No fan, or no word of it: no change."""
+        """The change of the fan's phase since `before`. No fan, or no word of it: no change."""
         now = snapshot.boottime_seconds
-        mid_load = first and self._is_mid_load(reading)
+        mid_load = before is None and self._is_mid_load(reading)
         if reading.state is GpuState.ASLEEP:
             self._level.asleep(now)
-        elif reading.state is not GpuState.AWAKE:
+        elif reading.state is GpuState.UNKNOWN:
+            self._level.unseen()
+            return None, None
+        elif reading.state is GpuState.LOST:
             self._level.interrupted()
             return None, None
         elif _has_no_fan(reading) or (reading.fan_percent is None and reading.fan_rpm is None):
@@ -162,6 +174,8 @@ class Card:
                 in_spike=self._watch.fan_is_up or mid_load,
                 settings=settings.spike,
             )
+        if snapshot.resumed and before is not None:
+            self._level.slept_since(before)
         change, spike = self._watch.feed(snapshot, reading, self._level, settings.spike, mid_load=mid_load)
         return change, self._remembered(spike)
 
@@ -178,51 +192,25 @@ class Card:
         return turning and busy and self._heat.is_working
 
     def told_at_the_end(self, spike: Spike) -> Explanation | None:
-        """What a spike that has just ended is told with: cause and suspects of its hottest moment."""
-        basis = self._hottest or self.explanation
-        if basis is None or self.explanation is None or spike.ended_boottime_seconds is None:
+        """What a spike that has just ended is told with."""
+        hottest = self._hottest.explanation or self.explanation
+        if hottest is None or self.explanation is None:
             return None
-        lasted = spike.ended_boottime_seconds - spike.began_boottime_seconds
-        evidence = [
-            Evidence(quantity="ended_after_seconds", value=lasted, unit="s", since_usec=spike.began_usec),
-            Evidence(quantity="ended_by", value=spike.ended_by or "rest"),
-        ]
-        if spike.peak_fan_percent is not None and not self._level.percent_lies:
-            evidence.append(Evidence(quantity="peak_fan_percent", value=spike.peak_fan_percent, unit="%"))
-        ended = replace(
-            self.explanation,
-            cause=basis.cause,
-            confidence=basis.confidence,
-            suspects=basis.suspects,
-            unattributed_share=basis.unattributed_share,
-            evidence=tuple(evidence),
-            outlook=Outlook(),
-            for_seconds=lasted,
-            spike_id=spike.spike_id,
-        )
-        return replace(ended, sentence=compose(ended))
-
-    def _remember_hottest(self, *, started: bool) -> None:
-        if started:
-            self._hottest_watts = -1.0
-        if self._watch.fan_is_up and self._heat.ledger.heat_watts > self._hottest_watts:
-            self._hottest, self._hottest_watts = self.explanation, self._heat.ledger.heat_watts
+        shown = replace(spike, peak_fan_percent=None) if self._level.percent_lies else spike
+        return told_at_the_end(shown, hottest, self.explanation, self._heat.ledger)
 
     def _remembered(self, spike: Spike | None) -> Spike | None:
         if spike is not None and spike.ended_usec is not None:
-            basis = self._hottest or self.explanation
-            suspects = basis.suspects if basis else ()
-            program = suspects[0].program.name if suspects else None
             self._watch.last = LastSpike(
-                spike_id=spike.spike_id, ended_usec=spike.ended_usec, program=program
+                spike_id=spike.spike_id, ended_usec=spike.ended_usec, program=self._hottest.program
             )
         return spike
 
     def _kind(self, now: float, change: Change | None, spike: Spike | None) -> EventKind | None:
         """The event of this tick: started, ended, or updated because the answer has changed for a while."""
         if spike is None:
-            up = self._watch.fan_is_up and not self._level.is_at_rest
-            if not up or not self._telling.is_due(now, self.explanation):
+            seen = self.state is GpuState.AWAKE and self._is_loud(now)
+            if not seen or not self._telling.is_due(now, self.explanation):
                 return None
             kind = EventKind.SPIKE_UPDATED
         else:
@@ -230,18 +218,23 @@ class Card:
         self._telling.told(now, self.explanation)
         return kind
 
+    def _is_loud(self, now: float) -> bool:
+        """A spike is open, and its fan is not quiet in it."""
+        return self._watch.fan_is_up and not self._level.is_quiet(now)
+
     # -- the answer -----------------------------------------------------------------------------------------------
 
     def _explain(self, snapshot: Snapshot, reading: GpuReading) -> Explanation:
-        if reading.state is GpuState.UNKNOWN:
+        now, ledger = snapshot.boottime_seconds, self._heat.ledger
+        let_go = reading.state is GpuState.UNKNOWN
+        if let_go and not self._is_loud(now):
             return self._explanation(snapshot, reading, _LET_GO, (), Outlook())
         if reading.state is GpuState.LOST:
             return self._explanation(snapshot, reading, _NO_READING, (), Outlook())
-        now, ledger = snapshot.boottime_seconds, self._heat.ledger
         facts = Facts(
             asleep=reading.state is GpuState.ASLEEP,
             has_fan=not _has_no_fan(reading),
-            fan_is_up=self._watch.fan_is_up and not self._level.is_at_rest,
+            fan_is_up=self._is_loud(now),
             fan_turns=self._level.is_turning,
             fan_percent=self._level.believed_percent,
             manual=reading.fan_mode is FanMode.MANUAL,
@@ -256,6 +249,8 @@ class Card:
             power_known=reading.power_watts is not None or reading.power_average_watts is not None,
         )
         finding = find(facts)
+        if let_go and finding.cause is not Cause.RESIDUAL_HEAT:
+            finding = _COOLING
         if not facts.has_fan:
             finding = replace(finding, marks=(*finding.marks, "no_fan"))
         outlook = Outlook(trend=facts.trend)
@@ -274,7 +269,8 @@ class Card:
         outlook: Outlook,
     ) -> Explanation:
         spike, last = self._watch.spike, self._watch.last
-        up_since = spike.began_boottime_seconds if spike and self._watch.fan_is_up else None
+        loud = self._is_loud(snapshot.boottime_seconds)
+        up_since = spike.began_boottime_seconds if spike and loud else None
         explanation = Explanation(
             gpu_id=self.gpu.id,
             gpu_label=self.label,
@@ -337,6 +333,7 @@ class Card:
         """What is kept over a restart of the daemon, as JSON takes it."""
         return {
             "gpu": as_plain(self.gpu),
+            "label": self.label,
             "level": self._level.saved(),
             "floor": self._heat.floor.saved(),
             "ledger": self._heat.ledger.saved(),
@@ -356,16 +353,22 @@ class Card:
         self._heat.floor = IdleFloor.restored(table(saved["floor"]))
         self._watch = SpikeWatch.restored(table(saved["watch"]))
         self._rules = RuleBook(table(saved["rules"]), same_boot=same_boot)
+        self.label = str(saved.get("label", self.label))
+        ledger, telling = Ledger.restored(table(saved["ledger"])), Telling.restored(saved["told"])
+        last_at = optional_number(saved["last_at"])
+        self._seen_last_at = last_at or 0.0
         if same_boot:
-            self._heat.ledger = Ledger.restored(table(saved["ledger"]))
-            self._telling = Telling.restored(saved["told"])
-            self._last_at = optional_number(saved["last_at"])
+            self._heat.ledger, self._telling, self._last_at = ledger, telling, last_at
             self._heat_at_onset_watts = optional_number(saved["heat_at_onset_watts"])
             self._just_restored = True
+        if self._watch.spike is not None and telling.answer is not None:
+            self._hottest.last_told(self.gpu.id, telling.answer[0], ledger, self._seen_last_at)
 
 
 _LET_GO = Finding(cause=Cause.QUIET, confidence=0.6, marks=("let_go",))
 """An idle card whose backend does not look for a moment, so that it can fall asleep."""
+_COOLING = Finding(cause=Cause.RESIDUAL_HEAT, confidence=0.4, marks=("let_go",))
+"""The same while its fan was up when it was last seen."""
 _NO_READING = Finding(cause=Cause.UNKNOWN, confidence=0.0, marks=("no_reading",))
 
 

@@ -48,6 +48,8 @@ class Engine:
         """Not plugged in now, or not seen yet since the start; what was learned of them is kept."""
         self._removed: set[str] = set()
         self._interrupted_spikes: list[Card] = []
+        """Open at a reboot; closed, and so told, with the first snapshot."""
+        self._saved_boot_id: object = boot_id
         self._failing: set[str] = set()
         if saved:
             self._take_over(saved)
@@ -107,12 +109,14 @@ class Engine:
         """Everything worth keeping over a restart, as JSON takes it."""
         cards = {**self._dormant, **self._cards}
         kept = list(cards.items())[-MOST_REMEMBERED_CARDS:]
-        return {"boot_id": self._boot_id, "cards": {card_id: card.saved() for card_id, card in kept}}
+        boot_id = self._saved_boot_id if self._interrupted_spikes else self._boot_id
+        return {"boot_id": boot_id, "cards": {card_id: card.saved() for card_id, card in kept}}
 
     # -- cards come and go ----------------------------------------------------------------------------------------
 
     def _take_over(self, saved: Mapping[str, object]) -> None:
-        same_boot = saved["boot_id"] == self._boot_id
+        self._saved_boot_id = saved["boot_id"]
+        same_boot = self._saved_boot_id == self._boot_id
         for card_id, item in table(saved["cards"]).items():
             card = restored_card(item, same_boot=same_boot)
             self._dormant[card_id] = card

@@ -16,6 +16,8 @@ STANDSTILL_RPM = 100.0
 IMPLAUSIBLE_REST_RPM_PERCENT = 35.0
 """RPM 0 at a commanded percent above the highest seen on standing fans (28 %) means: no tachometer."""
 SHOWS_PERCENT_AT_STANDSTILL = 15.0
+CALM_SECONDS = 5.0
+"""A fan that turns is called quiet after so long at rest: it hunts around the edge of rest while it comes down."""
 FLAT_PERCENT = 1.0
 FLAT_RPM_PART = 0.04
 """RPM of a fan held at one speed varies by 1 to 3 %."""
@@ -55,6 +57,7 @@ class FanLevel:
     _rpm_max: float | None = None
     _samples_up: int = 0
     _at_rest_since: float | None = None
+    _stands: bool = False
     _recent: deque[tuple[float, float | None, float | None]] = field(default_factory=deque)
     """Samples of the settle time: (boottime, percent, RPM)."""
     _flat: _Flat = field(default_factory=_Flat)
@@ -93,10 +96,10 @@ class FanLevel:
             self.rest_percent is not None if self.believed_percent is not None else self.rest_rpm is not None
         )
 
-    @property
-    def is_at_rest(self) -> bool:
-        """At this sample, however short it may last."""
-        return self._at_rest_since is not None
+    def is_quiet(self, now: float) -> bool:
+        """It stands still, or has been at rest for some samples."""
+        since = self._at_rest_since
+        return since is not None and (self._stands or now - since >= CALM_SECONDS)
 
     def settled_since(self, now: float, settings: SpikeSettings) -> float | None:
         """When the fan came back to rest, once it has stayed there for the settle time; else `None`."""
@@ -141,16 +144,26 @@ class FanLevel:
         self._follow_flat(now, idle=idle)
 
     def interrupted(self) -> None:
-        """A gap, a suspend or a failed read: what must hold without a break starts anew."""
+        """A gap or a failed read: what must hold without a break starts anew."""
+        self.unseen()
+        self._at_rest_since = None
+
+    def unseen(self) -> None:
+        """Nobody looks while nothing heats: an idle card is let go, or the machine sleeps. A fan at rest stays there."""
         self._recent.clear()
         self._samples_up = 0
-        self._at_rest_since = None
         self._flat.since = self._flat_and_idle.since = None
+
+    def slept_since(self, boottime_seconds: float) -> None:
+        """The machine slept from then until now; a fan that is at rest now has been so since."""
+        if self._at_rest_since is not None:
+            self._at_rest_since = min(self._at_rest_since, boottime_seconds)
 
     def asleep(self, now: float) -> None:
         """The card is suspended: its fan has nothing to do, and nobody asks how fast it turns."""
         self.percent = self.rpm = None
         self._samples_up = 0
+        self._stands = True
         if self._at_rest_since is None:
             self._at_rest_since = now
 
@@ -237,8 +250,8 @@ class FanLevel:
         else:
             return
         # a fan that stands still is at rest, whatever the learned level
-        stands = level == 0 if self.believed_percent is not None else level < STANDSTILL_RPM
-        at_rest = stands or (rest is not None and level <= rest + margin)
+        self._stands = level == 0 if self.believed_percent is not None else level < STANDSTILL_RPM
+        at_rest = self._stands or (rest is not None and level <= rest + margin)
         if not at_rest:
             self._at_rest_since = None
         elif self._at_rest_since is None:

@@ -114,6 +114,10 @@ def _list(items: list[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
+def _several(e: Explanation) -> str:
+    return _list([f"{_who(s)} {_percent(s.share)}" for s in e.suspects[:3]])
+
+
 def _measured(e: Explanation) -> str:
     """`: 212 W on average over 3 min, 52 to 78 degC`, as far as it is known."""
     parts = []
@@ -165,8 +169,10 @@ def _ended(e: Explanation, after_seconds: float) -> str:
     height = f"at up to {round(peak)} %" if peak else "up"
     if e.cause is Cause.MANUAL_FAN:
         return f"{over}; it had been {height}, set by hand or by a fan-control program."
-    if not e.suspects:
+    if not e.suspects or e.cause in {Cause.HIDDEN_WORKLOAD, Cause.UNKNOWN}:
         return f"{over}; it had been {height} and no visible program explains it."
+    if e.cause is Cause.WORKLOAD_MIXED:
+        return f"{over}; it had been {height} because several programs heated it together, {_several(e)}."
     leading = e.suspects[0]
     return f"{over}; it had been {height} because {_who(leading)} made {_percent(leading.share)} of its heat."
 
@@ -210,8 +216,7 @@ def _workload(e: Explanation) -> str:
 
 
 def _workload_mixed(e: Explanation) -> str:
-    several = _list([f"{_who(s)} {_percent(s.share)}" for s in e.suspects[:3]])
-    return f"{_opening(e)} because several programs heat it together, {several}{_guess(e)}{_measured(e)}."
+    return f"{_opening(e)} because several programs heat it together, {_several(e)}{_guess(e)}{_measured(e)}."
 
 
 def _residual_heat(e: Explanation) -> str:
@@ -222,6 +227,8 @@ def _residual_heat(e: Explanation) -> str:
         return f"{_opening(e)}, cooling down from a load that is over{outlook}."
     leading = e.suspects[0]
     how = "exited" if not leading.alive else "stopped working"
+    if leading.alive and leading.stopped_seconds_ago is None:
+        how = "does little now"
     ago = f" {duration(leading.stopped_seconds_ago)} ago" if leading.stopped_seconds_ago is not None else ""
     others = len(e.suspects) - 1
     more = f" and {others} other program{'s' if others > 1 else ''}" if others and leading.share < 0.6 else ""

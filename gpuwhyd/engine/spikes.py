@@ -59,12 +59,15 @@ class SpikeWatch:
             return change, self._end(snapshot.wall_usec, now, since if since is not None else now, ended_by)
         return None, None
 
-    def vanish(self, wall_usec: int, now: float, ended_by: str) -> Spike | None:
-        """The GPU was removed, or the machine rebooted: the ended spike, if one was open."""
+    def vanish(self, seen_last_at: float, ended_by: str) -> Spike | None:
+        """The GPU was removed, or the machine rebooted: the spike as it ended when it was last seen, if one was open."""
         if self.spike is None:
             return None
         self.phase = after(self.phase, Change.VANISHED)
-        return self._end(wall_usec, now, now, ended_by)
+        # from its beginning on: after a reboot the clock since boot is another, and wall time has gone on
+        began = self.spike.began_boottime_seconds
+        wall_usec = self.spike.began_usec + round((seen_last_at - began) * 1e6)
+        return self._end(wall_usec, seen_last_at, seen_last_at, ended_by)
 
     def _change(
         self, now: float, level: FanLevel, settings: SpikeSettings, *, mid_load: bool

@@ -1,6 +1,6 @@
 """When an open spike is told anew: its cause or leading suspect have changed, for a while, and not too often."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gpuwhyd.model import Cause, Explanation
 
@@ -9,25 +9,48 @@ UPDATE_SECONDS = 30.0
 
 
 @dataclass(slots=True)
+class _Steady:
+    """One part of the answer: since when it has been something else than what was told, and the same."""
+
+    value: Cause | str | None = None
+    since: float | None = None
+
+    def differs_for(self, now: float, value: Cause | str, told: Cause | str | None) -> float:
+        """For how many seconds it has had this value; 0 while that is what was told."""
+        if value == told:
+            self.since = None
+            return 0.0
+        if self.since is None or value != self.value:
+            self.value, self.since = value, now
+        return now - self.since
+
+
+@dataclass(slots=True)
 class Telling:
     answer: tuple[Cause, str] | None = None
     """Cause and leading program's key, as last told."""
     _told_at: float | None = None
-    _differs_since: float | None = None
+    _cause: _Steady = field(default_factory=_Steady)
+    _leader: _Steady = field(default_factory=_Steady)
 
     def told(self, now: float, explanation: Explanation | None) -> None:
         """An event with this explanation was just made."""
-        self.answer, self._told_at, self._differs_since = _answer(explanation), now, None
+        self.answer, self._told_at = _answer(explanation), now
+        self._cause.since = self._leader.since = None
 
     def is_due(self, now: float, explanation: Explanation | None) -> bool:
-        """Whether the answer has differed from the told one for 10 s, and the last event is 30 s old."""
-        if _answer(explanation) == self.answer:
-            self._differs_since = None
+        """Whether cause or leader have been others than the told ones, the same for 10 s, and the last event is 30 s old.
+
+        Leaders that change faster, a row of short jobs, are not told one by one.
+        """
+        if (answer := _answer(explanation)) is None:
             return False
-        if self._differs_since is None:
-            self._differs_since = now
+        cause, leader = self.answer or (None, None)
+        steady = max(
+            self._cause.differs_for(now, answer[0], cause), self._leader.differs_for(now, answer[1], leader)
+        )
         fresh = self._told_at is not None and now - self._told_at < UPDATE_SECONDS
-        return now - self._differs_since >= STABLE_SECONDS and not fresh
+        return steady >= STABLE_SECONDS and not fresh
 
     def saved(self) -> list[str] | None:
         return None if self.answer is None else [self.answer[0].value, self.answer[1]]

@@ -289,3 +289,62 @@ def test_a_bare_process_is_named_by_itself() -> None:
 )
 def test_durations_are_said_without_false_precision(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def bare_process(pid: int) -> ProcessIdentity:
+    program = Program(kind=ProgramKind.PROCESS, key=f"process:{pid}:1", name="ffmpeg", user="ann")
+    return ProcessIdentity(pid=pid, start_ticks=1, name="ffmpeg", program=program)
+
+
+@pytest.mark.parametrize("job_seconds", [1, 2, 4])
+def test_a_row_of_short_jobs_is_visible_work_however_small_the_share_of_each(job_seconds: int) -> None:
+    rig = Rig(step=1.0).run(60, fan=0)
+    for number in range(900 // job_seconds):
+        job = bare_process(100 + number)
+        rig.run(job_seconds, {job: 90.0}, fan=50, watts=200, celsius=70)
+        rig.tick(ended=(job,), step=0.0, fan=50, watts=200, celsius=70, busy=90.0)
+    assert rig.answer.cause is Cause.WORKLOAD_MIXED
+    assert "ffmpeg (user ann)" in rig.answer.sentence
+
+
+def test_the_end_of_a_hidden_load_blames_no_bystander() -> None:
+    rig = spike({OLLAMA: 5.0}, busy=95.0).run(200, {OLLAMA: 0.0}, fan=0)
+    told = rig.spikes[-1].explanation
+    assert told.cause is Cause.HIDDEN_WORKLOAD
+    assert "no visible program explains it" in told.sentence
+
+
+def test_the_end_of_a_mixed_load_names_several() -> None:
+    rig = spike({OLLAMA: 50.0, RENDER: 45.0}).run(200, fan=0)
+    told = rig.spikes[-1].explanation.sentence
+    assert "because several programs heated it together, ollama.service" in told
+    assert "render.service" in told
+
+
+def test_work_in_pulses_shorter_than_a_tick_is_not_hidden() -> None:
+    """Utilisation is of the last moment, engine times are of the whole tick."""
+    rig = Rig().run(60, fan=0)
+    for number in range(200):
+        pulse = number % 5 == 0
+        watts, busy = (200.0, 100.0) if pulse else (30.0, 0.0)
+        rig.tick({OLLAMA: 20.0}, fan=40, watts=watts, busy=busy, celsius=60)
+    assert rig.answer.cause is Cause.WORKLOAD
+    assert rig.answer.unattributed_share < 0.3
+
+
+def test_who_works_on_a_little_after_a_load_is_not_said_to_have_stopped() -> None:
+    rig = spike({OLLAMA: 95.0}, seconds=600).run(20, {OLLAMA: 10.0}, fan=50, watts=35, celsius=60)
+    assert rig.answer.cause is Cause.RESIDUAL_HEAT
+    assert "stopped" not in rig.answer.sentence
+    assert "which does little now" in rig.answer.sentence
+
+
+@pytest.mark.parametrize("interval_seconds", [0.2, 0.5, 1.0, 2.0])
+def test_averages_and_trends_are_told_at_any_interval(interval_seconds: float) -> None:
+    rig = Rig(step=interval_seconds).run(60, fan=0)
+    for step in range(16):
+        watts = 150.0 if step % 2 else 250.0
+        rig.run(2, {OLLAMA: 95.0}, fan=50, watts=watts, celsius=50 + step)
+    average = next(e.value for e in rig.answer.evidence if e.quantity == "average_power_watts")
+    assert average == pytest.approx(200, abs=12)
+    assert rig.answer.outlook.trend == "rising"

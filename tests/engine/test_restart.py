@@ -118,3 +118,33 @@ def test_a_broken_state_is_refused_with_an_error_that_the_daemon_catches(
     place[path[-1]] = value
     with pytest.raises((TypeError, ValueError, KeyError)):
         Engine(QUIET_ENGINE, saved, boot_id="boot")
+
+
+def test_a_spike_that_a_reboot_ended_ended_when_it_was_last_seen_and_names_who_it_was() -> None:
+    rig = in_mid_spike()
+    last_seen, began = rig.now, rig.spikes[0].spike.began_boottime_seconds
+    rig.restart(boot_id="other")
+    rig.now = 30.0
+    rig.feed()
+    spike, told = rig.spikes[-1].spike, rig.spikes[-1].explanation
+    assert spike.ended_boottime_seconds == last_seen
+    assert spike.ended_usec == round((1_700_000_000 + last_seen) * 1e6)
+    assert told.for_seconds == last_seen - began
+    assert told.cause is Cause.WORKLOAD
+    assert told.sentence.startswith("GPU 0 (RTX 3070): ")
+    assert "because ollama.service" in told.sentence
+
+
+def test_a_stop_before_the_first_reading_after_a_reboot_still_closes_the_spike_later() -> None:
+    rig = in_mid_spike().restart(boot_id="other").restart(boot_id="other")
+    rig.now = 30.0
+    rig.run(60, fan=0)
+    assert rig.kinds == ["started", "ended"]
+
+
+def test_programs_that_cannot_be_seen_just_after_a_restart_are_not_said_to_have_ended() -> None:
+    rig = in_mid_spike().restart().run(4, LOAD, fan=57, watts=200, visible=False)
+    assert rig.answer.suspects[0].alive
+    rig.run(4, LOAD, fan=57, watts=200)
+    assert rig.answer.suspects[0].alive
+    assert rig.answer.suspects[0].pids == (4242,)

@@ -272,3 +272,66 @@ def test_a_card_that_is_let_go_is_neither_failing_nor_a_spike() -> None:
     assert rig.answer.cause is Cause.QUIET
     assert "let alone for a while so that it can fall asleep" in rig.answer.sentence
     assert rig.kinds == []
+
+
+def test_a_card_that_is_let_go_in_its_after_run_is_not_called_quiet() -> None:
+    rig = loaded(Rig().run(60, fan=30), fan=57, seconds=120).run(60, fan=45, celsius=55)
+    events = len(rig.events)
+    rig.run(60, state=GpuState.UNKNOWN)
+    assert rig.answer.cause is Cause.RESIDUAL_HEAT
+    assert "game.service" in rig.answer.sentence
+    rig.run(1200, state=GpuState.UNKNOWN)
+    assert rig.answer.cause is Cause.RESIDUAL_HEAT
+    assert len(rig.events) == events
+
+
+def test_a_spike_ends_though_the_card_is_looked_at_once_in_two_minutes() -> None:
+    rig = loaded(Rig().run(60, fan=30), fan=57, seconds=120).run(60, fan=40, celsius=55)
+    rig.run(60, state=GpuState.UNKNOWN).tick(fan=30)
+    reached = rig.now
+    for _ in range(2):
+        rig.run(120, state=GpuState.UNKNOWN).tick(fan=30)
+    assert rig.kinds[-1] == "ended"
+    assert rig.spikes[-1].spike.ended_boottime_seconds == reached
+
+
+def test_a_spike_that_is_over_after_a_suspend_ended_when_the_machine_fell_asleep() -> None:
+    rig = loaded(Rig().run(60, fan=0), fan=50)
+    asleep_at = rig.now
+    rig.tick(LOAD, step=8 * 3600, resumed=True, fan=0)
+    rig.tick(resumed=True, fan=0)
+    rig.run(100, fan=0)
+    assert rig.kinds[-1] == "ended"
+    assert rig.spikes[-1].spike.ended_boottime_seconds == asleep_at
+
+
+def test_a_spike_is_active_exactly_while_the_answer_is_not_quiet() -> None:
+    rig = loaded(Rig().run(60, fan=30), fan=57, seconds=60)
+    for fan in (40, 33, 34, 33, 34, 33, 34, 33, 33, 33, 33, 33, 33, 33, 33):
+        rig.tick(fan=fan)
+        assert (rig.answer.for_seconds is None) == (rig.answer.cause is Cause.QUIET)
+    assert rig.answer.cause is Cause.QUIET
+
+
+def test_a_fan_that_hunts_around_the_edge_of_rest_does_not_change_the_answer_each_time() -> None:
+    rig = loaded(Rig().run(60, fan=30), fan=57, seconds=60)
+    causes = [rig.tick(fan=fan).explanations[rig.gpu.id].cause for fan in (33, 34) * 20]
+    assert Cause.QUIET not in causes
+
+
+def test_a_row_of_short_jobs_is_not_told_anew_for_each() -> None:
+    rig = Rig().run(60, fan=0)
+    for number in range(150):
+        rig.run(4, {unit(f"job{number % 7}.service", 100 + number % 7): 90.0}, fan=50, watts=200)
+    assert rig.kinds.count("updated") <= 2
+
+
+def test_the_end_of_a_spike_gives_no_pid_that_has_ended_since() -> None:
+    """Another process may have it by then, and journald would store that one's command line."""
+    rig = loaded(Rig().run(60, fan=0), fan=50)
+    rig.tick(ended=(GAME,), fan=50, celsius=70)
+    rig.run(100, fan=0)
+    suspect = rig.spikes[-1].explanation.suspects[0]
+    assert (rig.kinds[-1], suspect.program.name) == ("ended", "game.service")
+    assert (suspect.pids, suspect.alive) == ((), False)
+    assert "pid" not in rig.spikes[-1].explanation.sentence

@@ -24,6 +24,9 @@ REMEMBERED_BYTES = 1 << 20
 than twice as much: 4 KiB each, measured."""
 IDS_AT_ONCE = 100
 """Event ids in one look-up: a match costs libsystemd one more search in each journal file."""
+NESTING_LIMIT = 12
+"""Of tables and lists in a record: twice what ours have, and what D-Bus takes."""
+_NAMES = ("gpu_id", "gpu_pci", "gpu_name", "spike_id", "rule", "backend", "cause", "message", "severity")
 DAMAGED_LIMIT = 100
 """Entries in damaged places of journal files that are stepped over before giving up."""
 
@@ -259,12 +262,27 @@ def _parsed(detail: object) -> Record | None:
         item = json.loads(detail)
     except (ValueError, RecursionError):
         return None
-    whole = (
-        isinstance(item, dict)
-        and isinstance(item.get("event"), str)
-        and isinstance(item.get("wall_usec"), int)
+    return item if isinstance(item, dict) and _is_record(item) else None
+
+
+def _is_record(item: Record) -> bool:
+    """Written by us, as far as everybody behind relies on it: any process of our user can write such an entry."""
+    wall_usec = item.get("wall_usec")
+    return (
+        isinstance(item.get("event"), str)
+        and isinstance(wall_usec, int)
+        and 0 <= wall_usec < 2**63
+        and all(isinstance(item.get(name, ""), str) for name in _NAMES)
+        and _is_flat(item, NESTING_LIMIT)
     )
-    return item if whole else None
+
+
+def _is_flat(value: object, levels: int) -> bool:
+    """At most so many tables and lists in each other."""
+    if isinstance(value, dict | list):
+        items = value.values() if isinstance(value, dict) else value
+        return levels > 0 and all(_is_flat(item, levels - 1) for item in items)
+    return True
 
 
 def _wall_usec(item: Record) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from gpuwhyd.engine.causes import Facts, Finding, find
 from gpuwhyd.engine.ended import Hottest, told_at_the_end
 from gpuwhyd.engine.fan_level import STANDSTILL_RPM, FanLevel
-from gpuwhyd.engine.heat import Heat
+from gpuwhyd.engine.heat import FIRST_STEP_SECONDS, Heat
 from gpuwhyd.engine.idle_floor import IdleFloor
 from gpuwhyd.engine.ledger import Ledger
 from gpuwhyd.engine.phases import Change
@@ -40,6 +40,8 @@ GAP_SECONDS = 30.0
 WARM_WATTS = 1.0
 WARMING_WATTS = 0.1
 """While a card works, the heat of a first short tick is enough to name who works."""
+REST_PART = 0.1
+"""At the latest when so little of its most heat is left a cooler is taken to need no fan."""
 MOVING_SECONDS = 20.0
 BUSY_UTILIZATION_PERCENT = 10.0
 
@@ -94,7 +96,8 @@ class Card:
     ) -> Outcome:
         """One reading of this card; snapshots come in the order of their time."""
         now = snapshot.boottime_seconds
-        first, dt = self._last_at is None, 0.0 if self._last_at is None else max(0.0, now - self._last_at)
+        first = self._last_at is None
+        dt = FIRST_STEP_SECONDS if self._last_at is None else max(0.0, now - self._last_at)
         broken = first or snapshot.resumed or dt > GAP_SECONDS
         self.gpu, self.backend, self.state, self.missing_since = (
             reading.gpu,
@@ -124,7 +127,7 @@ class Card:
         if change is Change.ROSE and spike is not None:
             self._heat_at_onset_watts = self._heat.ledger.heat_watts
         self.explanation = self._explain(snapshot, reading)
-        if self._watch.fan_is_up:
+        if self._is_loud(now):
             started = change is Change.ROSE and spike is not None
             self._hottest.look(self.explanation, self._heat.ledger.heat_watts, started=started)
         kind = self._kind(now, change, spike)
@@ -256,7 +259,7 @@ class Card:
         outlook = Outlook(trend=facts.trend)
         if finding.cause is Cause.RESIDUAL_HEAT and facts.warm:
             # quiet again when no more heat is left than there was when the fan rose
-            target = self._heat_at_onset_watts or 0.1 * ledger.heat_watts
+            target = max(self._heat_at_onset_watts or 0.0, REST_PART * self._hottest.heat_watts)
             outlook = replace(outlook, quiet_in_seconds=ledger.seconds_until(target))
         return self._explanation(snapshot, reading, finding, facts.suspects, outlook)
 

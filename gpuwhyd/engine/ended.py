@@ -16,12 +16,12 @@ class Hottest:
     """The explanation of the moment in a spike at which the cooler held the most heat."""
 
     explanation: Explanation | None = None
-    _heat_watts: float = 0.0
+    heat_watts: float = 0.0
 
     def look(self, explanation: Explanation, heat_watts: float, *, started: bool) -> None:
         """One reading in a spike; `started` begins a new one."""
-        if started or heat_watts > self._heat_watts:
-            self.explanation, self._heat_watts = explanation, heat_watts
+        if started or heat_watts > self.heat_watts:
+            self.explanation, self.heat_watts = explanation, heat_watts
 
     def last_told(self, gpu_id: str, cause: Cause, ledger: Ledger, now: float) -> None:
         """What is known of an open spike after a restart, until a reading tells more."""

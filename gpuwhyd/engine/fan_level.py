@@ -18,6 +18,8 @@ IMPLAUSIBLE_REST_RPM_PERCENT = 35.0
 SHOWS_PERCENT_AT_STANDSTILL = 15.0
 CALM_SECONDS = 5.0
 """A fan that turns is called quiet after so long at rest: it hunts around the edge of rest while it comes down."""
+RAISE_SECONDS = 60.0
+"""An idle card's rest follows a fan that creeps up by a point and stays there, not one that goes on and on."""
 FLAT_PERCENT = 1.0
 FLAT_RPM_PART = 0.04
 """RPM of a fan held at one speed varies by 1 to 3 %."""
@@ -210,7 +212,8 @@ class FanLevel:
         if whole and (stopped or not in_spike or self.rest_is_known):
             self.rest_percent = _lower(self.rest_percent, percents)
             self.rest_rpm = _lower(self.rest_rpm, rpms)
-        if whole and idle and not in_spike:
+        flat_since = self._flat_and_idle.since
+        if whole and idle and not in_spike and flat_since is not None and now - flat_since >= RAISE_SECONDS:
             self._raise_rest(percents, rpms)
 
     def _raise_rest(self, percents: list[float], rpms: list[float]) -> None:

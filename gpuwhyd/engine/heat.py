@@ -13,6 +13,8 @@ UTILIZATION_WATTS = 200.0
 OVER_PART = 0.2
 """A load is over when the card draws less above idle than this part of the heat that it still holds."""
 IMPLAUSIBLE_SCALE = 2.0
+FIRST_STEP_SECONDS = 1.0
+"""The first reading is taken for what the card has done so long, so that it too has an explanation."""
 
 
 @dataclass(slots=True)
@@ -23,7 +25,8 @@ class Heat:
     excess_watts: float = 0.0
     working_since: float | None = None
     """Since when the card has drawn clearly more than at idle; `None` while it does not."""
-    _last_joules: float | None = None
+    _counted: tuple[float, float] | None = None
+    """When the energy counter was last seen to move, and what it said then: (boottime, joules)."""
 
     @property
     def is_working(self) -> bool:
@@ -41,7 +44,7 @@ class Heat:
         slept: bool,
     ) -> None:
         """One reading. `broken`: no rate over `dt` means anything; `slept`: the machine was suspended in it."""
-        watts = self._watts(reading, dt, broken=broken)
+        watts = self._watts(now, reading, broken=broken)
         self.floor.feed(now, None if broken else dt, reading, watts)
         self.trace.feed(now, 0.0 if broken else dt, watts, reading.temperature_celsius)
         self.excess_watts = self._excess(reading, watts)
@@ -59,7 +62,7 @@ class Heat:
 
     def feed_nothing(self, now: float, dt: float, exits: Sequence[ProcessExit]) -> None:
         """The card sleeps or is lost: heat only decays."""
-        self._last_joules = self.working_since = None
+        self._counted = self.working_since = None
         self.excess_watts = 0.0
         self.ledger.book(
             now, dt, 0.0, (), utilization_percent=None, significant_watts=self.floor.significant_watts
@@ -67,18 +70,20 @@ class Heat:
         self.ledger.exited(exits)
 
     def interrupted(self) -> None:
-        self._last_joules = None
+        self._counted = None
         self.trace.clear()
 
-    def _watts(self, reading: GpuReading, dt: float, *, broken: bool) -> float | None:
-        """Average power over the tick from the energy counter, which misses no burst; else what the card says now."""
-        joules, before = reading.energy_joules, self._last_joules
-        self._last_joules = joules
+    def _watts(self, now: float, reading: GpuReading, *, broken: bool) -> float | None:
+        """Average power since the energy counter last moved: that misses no burst. Else what the card says now."""
+        joules, counted = reading.energy_joules, None if broken else self._counted
         instant = reading.power_watts if reading.power_watts is not None else reading.power_average_watts
-        if broken or joules is None or before is None or dt <= 0:
+        if joules is not None and counted is not None and joules == counted[1]:
+            return instant  # a counter coarser than a tick
+        self._counted = None if joules is None else (now, joules)
+        if joules is None or counted is None or now <= counted[0]:
             return instant
-        watts = (joules - before) / dt
-        # a counter that started anew, or one that is coarser than the tick, says nothing
+        watts = (joules - counted[1]) / (now - counted[0])
+        # a counter that started anew says nothing
         return instant if watts <= 0 or watts > IMPLAUSIBLE_SCALE * self.floor.scale_watts else watts
 
     def _excess(self, reading: GpuReading, watts: float | None) -> float:

@@ -192,7 +192,7 @@ def _quiet(e: Explanation) -> str:
     elif evidence_of(e, "no_fan"):
         now = f"{_opening(e)}, little to do"
     elif e.fan_percent is None and e.fan_rpm is None:
-        now = "little to do; it does not tell its fan's speed"
+        now = "it does not tell its fan's speed"
     elif _stands_still(e):
         now = "quiet, the fan stands still"
     else:

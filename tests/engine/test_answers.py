@@ -1,9 +1,20 @@
 """Which cause is named, with which suspects, and how it is said."""
 
+from dataclasses import replace
+
 import pytest
 
 from gpuwhyd.engine.sentences import compose, duration, redacted
-from gpuwhyd.model import Cause, FanMode, GpuProcess, GpuUse, ProcessIdentity, Program, ProgramKind
+from gpuwhyd.model import (
+    Cause,
+    FanMode,
+    GpuProcess,
+    GpuReading,
+    GpuUse,
+    ProcessIdentity,
+    Program,
+    ProgramKind,
+)
 from tests.engine.rig import Rig, second_gpu, unit
 
 OLLAMA = unit("ollama.service", 4242, user="ollama")
@@ -348,3 +359,33 @@ def test_averages_and_trends_are_told_at_any_interval(interval_seconds: float) -
     average = next(e.value for e in rig.answer.evidence if e.quantity == "average_power_watts")
     assert average == pytest.approx(200, abs=12)
     assert rig.answer.outlook.trend == "rising"
+
+
+def test_the_very_first_answer_in_mid_load_names_who_works() -> None:
+    rig = Rig()
+    rig.tick({OLLAMA: 95.0}, fan=60, watts=200, celsius=75)
+    assert rig.spikes[0].explanation.cause is Cause.WORKLOAD
+    assert "because ollama.service" in rig.answer.sentence
+
+
+def test_a_card_that_tells_nothing_of_its_fan_is_not_said_to_idle_while_it_works() -> None:
+    rig = Rig().run(60, {OLLAMA: 95.0}, fans=(), mode=FanMode.UNKNOWN, watts=200)
+    assert "little to do" not in rig.answer.sentence
+    assert "does not tell its fan's speed, while ollama.service" in rig.answer.sentence
+
+
+def test_an_energy_counter_coarser_than_a_tick_makes_no_power_of_its_own() -> None:
+    """It stands still for some ticks and then says what was used in all of them."""
+    rig = Rig()
+    plain = rig.reading
+
+    def with_energy(**reading: object) -> GpuReading:
+        every_five_seconds = 150.0 * int((rig.now + 1.0) / 5.0)
+        return replace(plain(**reading), energy_joules=every_five_seconds)  # type: ignore[arg-type]
+
+    rig.reading = with_energy  # type: ignore[method-assign]
+    rig.run(120, fan=0, watts=30, busy=50)
+    rig.run(120, {OLLAMA: 50.0}, fan=0, watts=30)
+    average = next((e.value for e in rig.answer.evidence if e.quantity == "average_power_watts"), 30.0)
+    assert average == pytest.approx(30, rel=0.1)
+    assert "uses the card" not in rig.answer.sentence

@@ -335,3 +335,21 @@ def test_the_end_of_a_spike_gives_no_pid_that_has_ended_since() -> None:
     assert (rig.kinds[-1], suspect.program.name) == ("ended", "game.service")
     assert (suspect.pids, suspect.alive) == ((), False)
     assert "pid" not in rig.spikes[-1].explanation.sentence
+
+
+def test_the_end_of_a_spike_is_never_told_as_quiet() -> None:
+    """Its load goes on, so that the cooler is hottest when the fan is at rest again."""
+    rig = Rig().run(60, fan=0)
+    for _ in range(4):
+        rig.run(30, LOAD, fan=30, watts=60, celsius=55).run(90, LOAD, fan=0, watts=60, celsius=50)
+    ended = [event for event in rig.spikes if event.kind is EventKind.SPIKE_ENDED]
+    assert len(ended) == 4
+    assert {event.explanation.cause for event in ended} == {Cause.WORKLOAD}
+
+
+def test_a_fan_that_creeps_on_and_on_is_told_though_its_card_idles() -> None:
+    """Warmed by another card, or by the case."""
+    rig = Rig().run(60, fan=22)
+    for level in range(22, 50):
+        rig.run(20, fan=level)
+    assert rig.kinds[:1] == ["started"]

@@ -5,6 +5,7 @@ from typing import Self, cast
 
 from gpuwhyd.bus.codec import ObjectPath
 from gpuwhyd.bus.connection import BusConnection, SignalMatch
+from gpuwhyd.client.shape import shaped, tables_in
 from gpuwhyd.errors import BusError, GpuwhydError
 
 BUS_NAME = "org.gpuwhyd1"
@@ -53,24 +54,28 @@ class Daemon:
         await self._connection.close()
 
     async def summary(self) -> Plain:
-        return cast("Plain", await self._ask("GetSummary"))
+        """Every table in `gpus` has `gpu`, its object path."""
+        summary = await self._table("GetSummary")
+        gpus = [gpu for gpu in cast("list[Plain]", summary.get("gpus") or []) if "gpu" in gpu]
+        return {**summary, "gpus": gpus}
 
     async def explain(self, gpu_path: str) -> Plain:
-        return cast("Plain", await self._ask("Explain", "o", (gpu_path,)))
+        return await self._table("Explain", "o", (gpu_path,))
 
     async def metrics(self) -> list[Plain]:
-        return cast("list[Plain]", await self._ask("GetMetrics"))
+        return await self._tables("GetMetrics")
 
     async def processes(self, gpu_path: str) -> list[Plain]:
-        return cast("list[Plain]", await self._ask("GetProcesses", "o", (gpu_path,)))
+        return await self._tables("GetProcesses", "o", (gpu_path,))
 
     async def health(self) -> Plain:
-        return cast("Plain", await self._ask("GetHealth"))
+        health = await self._table("GetHealth")
+        backends = health.get("backends")
+        return {**health, "backends": tables_in(backends if isinstance(backends, list) else [])}
 
     async def events(self, *, since_usec: int, maximum: int, **options: str) -> list[Plain]:
         """At most `maximum` past events since then, newest last. Options: `gpu` (object path), `event`, `spike_id`."""
-        answer = await self._ask("GetEvents", "tua{sv}", (since_usec, maximum, _event_options(options)))
-        return cast("list[Plain]", answer)
+        return await self._tables("GetEvents", "tua{sv}", (since_usec, maximum, _event_options(options)))
 
     async def listen(
         self, interface: str, member: str, heard: Callable[[str, tuple[object, ...]], None]
@@ -101,16 +106,30 @@ class Daemon:
         except BusError as error:
             raise _translated(error, self._bus) from error
 
-    async def _ask(self, member: str, signature: str = "", body: tuple[object, ...] = ()) -> object:
+    async def _table(self, member: str, signature: str = "", body: tuple[object, ...] = ()) -> Plain:
+        answer = shaped(await self._ask(member, signature, body))
+        if not isinstance(answer, dict):
+            raise _other_version(member)
+        return answer
+
+    async def _tables(self, member: str, signature: str = "", body: tuple[object, ...] = ()) -> list[Plain]:
+        answer = shaped(await self._ask(member, signature, body))
+        if not isinstance(answer, list):
+            raise _other_version(member)
+        return tables_in(answer)
+
+    async def _ask(self, member: str, signature: str, body: tuple[object, ...]) -> object:
         try:
             answer = await self._connection.call(BUS_NAME, ROOT_PATH, MANAGER, member, signature, body)
         except BusError as error:
             raise _translated(error, self._bus) from error
         if len(answer) != 1:
-            raise AskError(
-                f"gpuwhyd answered {member} in an unknown form; is it another version? gpuwhy doctor"
-            )
+            raise _other_version(member)
         return answer[0]
+
+
+def _other_version(member: str) -> AskError:
+    return AskError(f"gpuwhyd answered {member} in an unknown form; is it another version? gpuwhy doctor")
 
 
 def _event_options(options: dict[str, str]) -> Plain:

@@ -230,6 +230,6 @@ def _since(text: str | None, now: datetime) -> int:
 def _limit(text: str | None) -> int:
     if text is None:
         return cast("int", Options.__dataclass_fields__["limit"].default)
-    if not text.isdecimal() or not 1 <= int(text) <= _MOST_ROWS:
+    if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= _MOST_ROWS:
         raise AskError(f"--limit: {text!r} is no number from 1 to {_MOST_ROWS}")
     return int(text)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from gpuwhyd.client.ask import Plain
+from gpuwhyd.client.shape import shaped
 
 SPIKE_SIGNALS = {
     "SpikeStarted": "spike-started",
@@ -33,8 +34,11 @@ _TITLES = {
 
 
 def from_spike_signal(event: str, body: Sequence[object]) -> Plain:
-    """SpikeStarted(s spike_id, o gpu, a{sv} explanation) and its kin, under the keys that GetEvents uses."""
-    spike_id, gpu, explanation = str(body[0]), str(body[1]), cast("Plain", body[2])
+    """SpikeStarted(s spike_id, o gpu, a{sv} explanation) and its kin, under the keys that GetEvents uses.
+
+    ValueError for a signal of another form.
+    """
+    spike_id, gpu, explanation = _name_gpu_table(body)
     spike = cast("Plain", explanation.get("spike") or {})
     return {
         "event": event,
@@ -54,8 +58,11 @@ def from_spike_signal(event: str, body: Sequence[object]) -> Plain:
 
 
 def from_alert_signal(event: str, body: Sequence[object]) -> Plain:
-    """AlertRaised(s rule, o gpu, a{sv} alert) and AlertCleared, under the keys that GetEvents uses and their own."""
-    rule, gpu, alert = str(body[0]), str(body[1]), cast("Plain", body[2])
+    """AlertRaised(s rule, o gpu, a{sv} alert) and AlertCleared, under the keys that GetEvents uses and their own.
+
+    ValueError for a signal of another form.
+    """
+    rule, gpu, alert = _name_gpu_table(body)
     explanation = cast("Plain", alert.get("explanation") or {})
     rest = {key: value for key, value in alert.items() if key != "sentence"}
     return {
@@ -69,11 +76,21 @@ def from_alert_signal(event: str, body: Sequence[object]) -> Plain:
 
 
 def from_gpu_signal(event: str, body: Sequence[object]) -> Plain:
-    """InterfacesAdded and InterfacesRemoved of the ObjectManager."""
-    gpu = str(body[0])
+    """InterfacesAdded and InterfacesRemoved of the ObjectManager. ValueError for a signal of another form."""
+    if not body or not isinstance(body[0], str):
+        raise ValueError(f"{event} does not tell which GPU")
+    gpu = body[0]
     gpu_id = gpu.rpartition("/")[2]
     verb = "is there" if event == "gpu-added" else "is gone"
     return {"event": event, "gpu": gpu, "gpu_id": gpu_id, "message": f"{gpu_id} {verb}"}
+
+
+def _name_gpu_table(body: Sequence[object]) -> tuple[str, str, Plain]:
+    match list(body[:3]):
+        case [str(name), str(gpu), dict(table)]:
+            return name, gpu, cast("Plain", shaped(table))
+        case _:
+            raise ValueError("a signal of another version of gpuwhyd")
 
 
 def spike_duration(spike: Plain) -> float | None:

@@ -1,17 +1,18 @@
 """Numbers as a person reads them. Every function gives `-` for None: what is not known is never shown as 0."""
 
 from datetime import UTC, datetime
-from math import isnan
 
 UNKNOWN = "-"
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_LARGEST = 1e300
+"""No quantity of a GPU; beyond it there are no seconds, bytes or microseconds to be reckoned with."""
 
 
 def number(value: object) -> float | None:
-    """`value` as a number where it is one; None for None, text, booleans and NaN (D-Bus has no other empty number)."""
+    """`value` as a finite number where it is one; None for None, text, booleans and NaN, D-Bus's only empty number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return None if isnan(value) else float(value)
+    return float(value) if -_LARGEST < value < _LARGEST else None
 
 
 def percent(value: object) -> str:

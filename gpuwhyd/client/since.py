@@ -9,6 +9,8 @@ _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
 _FORMS = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S")
 _TODAY_FORMS = ("%H:%M", "%H:%M:%S")
 
+_EPOCH = datetime.fromtimestamp(0, tz=UTC)
+
 EXAMPLES = '2h, "3 days", today, yesterday, 14:30, 2026-11-23 or "2026-11-23 14:30"'
 
 
@@ -47,7 +49,7 @@ def _span_back(words: str, now: datetime) -> datetime | None:
     try:
         return now - timedelta(seconds=seconds)
     except OverflowError:
-        return datetime.fromtimestamp(0, tz=UTC)
+        return _EPOCH
 
 
 def _point(text: str, now: datetime) -> datetime | None:
@@ -58,5 +60,8 @@ def _point(text: str, now: datetime) -> datetime | None:
             continue
         if form in _TODAY_FORMS:
             when = datetime.combine(now.astimezone().date(), when.time())
-        return when.astimezone()
+        try:
+            return when.astimezone()
+        except (ValueError, OverflowError):  # the first and the last days of the calendar, in some zones
+            return _EPOCH if when < datetime.now() else None  # noqa: DTZ005 - as above
     return None

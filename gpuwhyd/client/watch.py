@@ -1,6 +1,7 @@
 """`gpuwhy watch`: a line for each thing that happens, as it happens; through restarts of the daemon and of the bus."""
 
 import asyncio
+import contextlib
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -78,7 +79,10 @@ class _Watcher:
         def signal(
             read: Callable[[str, tuple[object, ...]], Plain], name: str, _path: str, body: tuple[object, ...]
         ) -> None:
-            heard({"wall_usec": _now_usec(), **read(name, body)})
+            with contextlib.suppress(
+                ValueError
+            ):  # of another version; the daemon's answers tell what it is about
+                heard({"wall_usec": _now_usec(), **read(name, body)})
 
         await daemon.listen_for_owner(owner_changed)
         for member, name in SPIKE_SIGNALS.items():
@@ -108,7 +112,7 @@ class _Watcher:
         except BusLostError:
             raise
         except AskError as error:
-            print(f"What happened meanwhile cannot be shown: {error}", file=sys.stderr)
+            print(printable(f"What happened meanwhile cannot be shown: {error}"), file=sys.stderr)
             return
         for event in events:
             self._show(event)

@@ -56,7 +56,10 @@ def problems_of(health: Plain, gpus: Sequence[Plain]) -> list[str]:
         hints = [
             f"{backend.get('name')}: {backend['message']}" for backend in backends if backend.get("message")
         ]
-        found.append("No way to read a GPU works here. " + ("; ".join(hints) or "Is a driver installed?"))
+        found.append(
+            "No way to read a GPU works here; so far gpuwhyd reads NVIDIA cards, with NVIDIA's driver, only. "
+            + ("; ".join(hints) or "Is a driver installed?")
+        )
     elif not gpus:
         found.append(
             "No GPU found, although a driver answers. Is the card there? lspci -d ::0300 and lspci -d ::0302"

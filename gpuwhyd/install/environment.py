@@ -149,8 +149,9 @@ def _copy_package(package: Distribution, site: Path) -> None:
     files = package.files
     if files is None or not any(file.name == "RECORD" for file in files):
         raise InstallError(
-            f"the package {package.name} was not installed by pip, so that its files are not known: "
-            "pip install gpuwhyd, in a virtual environment"
+            f"it is not known which files belong to the package {package.name} (an old pip without `wheel` "
+            "leaves no list of them): in this virtual environment, "
+            f"pip install --use-pep517 --force-reinstall --no-deps {package.name}"
         )
     for file in files:
         if ".." in file.parts or "__pycache__" in file.parts:

@@ -154,7 +154,12 @@ def _install(root: Path, directories: list[str]) -> list[str]:
         shutil.rmtree(new, ignore_errors=True)
     if previous:
         _remove_stale(root, previous, manifest)
-    verb = "installed" if previous is None else f"upgraded {previous.version} to"
+    if previous is None:
+        verb = "installed"
+    elif previous.version == __version__:
+        verb = "installed anew"
+    else:
+        verb = f"upgraded {previous.version} to"
     return [f"{verb} gpuwhyd {__version__} in {final} with {python}", *lines]
 
 

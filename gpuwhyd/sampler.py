@@ -101,7 +101,9 @@ class Sampler:
         self._resumed = False
         self._all_asleep = False
         self._waiting: list[asyncio.Future[None]] = []
-        self._late_identities = False
+        self._nameless = False
+        self._exits: list[ProcessExit] = []
+        """Not yet told: what is noticed too late for one tick is told with the next."""
 
     @property
     def interval_seconds(self) -> float:
@@ -166,7 +168,7 @@ class Sampler:
         readings, uses, exits, hidden = await self._who(readings, boottime_seconds)
         states = {reading.state for reading in readings}
         self._all_asleep = states == {GpuState.ASLEEP}
-        resumed, self._resumed = self._resumed or self._has_slept(), False
+        resumed, self._resumed = self._has_slept() or self._resumed, False
         return Snapshot(
             boottime_seconds=boottime_seconds,
             wall_usec=wall_usec,
@@ -189,13 +191,18 @@ class Sampler:
                 lambda: self._identify(readings, boottime_seconds), self._settings.deadline_seconds
             )
         except TimeoutError:
-            if not self._late_identities:
+            if not self._nameless:
                 log.warning("reading /proc blocks; who uses the GPUs is not known until it returns")
-            self._late_identities = True
-            nameless = tuple(replace(reading, processes=None) for reading in readings)
-            return nameless, (), (), True
-        self._late_identities = False
-        return readings, uses, exits, hidden
+        except Exception:
+            if not self._nameless:
+                log.exception("who uses the GPUs is not known: a fault of gpuwhyd, please report it")
+        else:
+            self._nameless = False
+            self._exits.clear()
+            return readings, uses, exits, hidden
+        self._nameless = True
+        nameless = tuple(replace(reading, processes=None) for reading in readings)
+        return nameless, (), (), True
 
     def _identify(
         self, readings: tuple[GpuReading, ...], boottime_seconds: float
@@ -209,9 +216,9 @@ class Sampler:
             for process in reading.processes or ()
             if process.pid in known
         )
-        exits = self._processes.exits(boottime_seconds)
+        self._exits += self._processes.exits(boottime_seconds)
         self._processes.forget_idle(known)
-        return uses, exits, self._processes_hidden()
+        return uses, tuple(self._exits), self._processes_hidden()
 
     def _has_slept(self) -> bool:
         slept = self._suspended_seconds()

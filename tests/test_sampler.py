@@ -62,6 +62,7 @@ class KnownProcesses:
 
     def __init__(self, *pids: int) -> None:
         self.pids = set(pids)
+        self.ended: set[int] = set()
         self.look_up: Callable[[], None] = lambda: None
 
     def identify_all(self, pids: Iterable[int]) -> dict[int, ProcessIdentity]:
@@ -69,7 +70,8 @@ class KnownProcesses:
         return {pid: a_process(pid) for pid in pids if pid in self.pids}
 
     def exits(self, boottime_seconds: float) -> tuple[ProcessExit, ...]:
-        return ()
+        ended, self.ended = self.ended, set()
+        return tuple(ProcessExit(process=a_process(pid), boottime_seconds=boottime_seconds) for pid in ended)
 
     def forget_idle(self, in_use: Collection[int]) -> None:
         pass
@@ -271,6 +273,43 @@ def test_a_proc_that_blocks_leaves_the_cards_users_unknown_not_absent() -> None:
     run(test())
 
 
+def test_an_end_that_was_noticed_too_late_for_its_tick_is_told_with_the_next() -> None:
+    async def test() -> None:
+        release, processes = threading.Event(), KnownProcesses()
+        processes.ended = {5}
+        processes.look_up = lambda: release.wait(10) and None
+        sampler = build(ScriptedBackend(), processes=processes)
+        assert (await take(sampler, 1))[0].exits == ()
+        release.set()
+        while sampler._identifier.is_busy:
+            await asyncio.sleep(0)
+        first, second = await take(sampler, 2)
+        assert [ended.process.pid for ended in first.exits] == [5]
+        assert second.exits == ()
+        await sampler.close()
+
+    run(test())
+
+
+def test_a_fault_of_ours_in_looking_up_processes_does_not_end_sampling(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test() -> None:
+        backend, processes = ScriptedBackend(), KnownProcesses(5)
+        backend.pids = (5,)
+        processes.look_up = lambda: {}["no"]
+        sampler = build(backend, processes=processes)
+        for snapshot in await take(sampler, 3):
+            assert snapshot.readings[0].processes is None
+            assert snapshot.processes_hidden
+        processes.look_up = lambda: None
+        assert (await take(sampler, 1))[0].uses
+        await sampler.close()
+
+    run(test())
+    assert caplog.text.count("please report it") == 1
+
+
 def test_ticks_come_faster_while_a_fan_moves_and_slower_while_all_cards_sleep() -> None:
     async def test() -> None:
         clock, backend = SleepingClock(), ScriptedBackend()
@@ -334,6 +373,20 @@ def test_a_suspend_is_noticed_by_the_clocks_alone() -> None:
         assert not (await take(sampler, 1))[0].resumed
         slept[0] += 3600
         assert [snapshot.resumed for snapshot in await take(sampler, 2)] == [True, False]
+        await sampler.close()
+
+    run(test())
+
+
+def test_a_suspend_that_is_told_and_seen_is_marked_once() -> None:
+    async def test() -> None:
+        slept = [0.0]
+        sampler = build(ScriptedBackend(), suspended_seconds=lambda: slept[0])
+        await take(sampler, 1)
+        slept[0] += 3600
+        sampler.on_sleep(True)
+        sampler.on_sleep(False)
+        assert [snapshot.resumed for snapshot in await take(sampler, 3)] == [True, False, False]
         await sampler.close()
 
     run(test())

@@ -121,6 +121,7 @@ class Card:
             self._heat.feed(now, dt, reading, uses, exits, broken=broken, slept=snapshot.resumed)
         else:
             self._heat.feed_nothing(now, dt, exits)
+            self._rules.interrupted()
         change, spike = self._follow_fan(snapshot, reading, settings, before=before)
         unsteady = self._watch.spike is not None and self._level.flat_seconds(now) < MOVING_SECONDS
         self.fan_is_moving = reading.state is GpuState.AWAKE and (unsteady or self._level.may_be_rising)

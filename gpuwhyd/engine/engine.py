@@ -89,7 +89,7 @@ class Engine:
                     events.append(
                         _gpu_event(EventKind.GPU_ADDED, snapshot, reading.gpu, f"{card.label}: found.")
                     )
-            if reading.state is GpuState.LOST and card.state not in {GpuState.LOST, GpuState.UNKNOWN}:
+            if reading.state is GpuState.LOST and card.state is not GpuState.LOST and card.explanation:
                 sentence = (
                     f"{card.label}: lost; it fell off the bus or needs a reset. See the kernel log (dmesg)."
                 )

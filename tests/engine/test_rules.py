@@ -7,7 +7,7 @@ import pytest
 from gpuwhyd.engine.engine import Engine
 from gpuwhyd.engine.rules import metric_value
 from gpuwhyd.engine.settings import RULE_METRICS, SHIPPED_RULES, EngineSettings, Rule
-from gpuwhyd.model import AlertEvent, FanReading, Severity
+from gpuwhyd.model import AlertEvent, FanReading, GpuState, Severity
 from tests.engine.rig import QUIET_ENGINE, Rig, unit
 
 HOT = Rule(
@@ -157,3 +157,12 @@ def test_every_metric_of_the_configuration_can_be_read() -> None:
     for metric in RULE_METRICS:
         metric_value(Rig().reading(), metric)
     assert {rule.metric for rule in SHIPPED_RULES} <= set(RULE_METRICS)
+
+
+@pytest.mark.parametrize("unread", [GpuState.ASLEEP, GpuState.UNKNOWN, GpuState.LOST])
+def test_what_holds_starts_anew_after_the_card_was_not_read(unread: GpuState) -> None:
+    rule = Rule(name="busy", metric="utilization_percent", above=50.0, for_seconds=60.0)
+    rig = watching(rule).run(30, busy=90.0).run(600, state=unread).run(30, busy=90.0)
+    assert told(rig) == []
+    rig.run(40, busy=90.0)
+    assert told(rig) == ["raised"]

@@ -353,3 +353,10 @@ def test_a_fan_that_creeps_on_and_on_is_told_though_its_card_idles() -> None:
     for level in range(22, 50):
         rig.run(20, fan=level)
     assert rig.kinds[:1] == ["started"]
+
+
+def test_a_card_that_is_lost_while_it_is_let_go_is_told() -> None:
+    rig = Rig().run(60, fan=0).run(60, state=GpuState.UNKNOWN).run(10, state=GpuState.LOST)
+    assert len(rig.of(EventKind.GPU_LOST)) == 1
+    rig.restart().run(10, state=GpuState.LOST)
+    assert len(rig.of(EventKind.GPU_LOST)) == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuwhyd.backends.nvml_fans import FanReader
+from gpuwhyd.backends.nvml_gauges import CardGauges
 from gpuwhyd.backends.nvml_library import CardRefusedError, NvmlLibrary, describe
 from gpuwhyd.backends.nvml_processes import ProcessReader
 from gpuwhyd.backends.nvml_questions import Questions, within
@@ -24,9 +25,6 @@ _FIELD_VALUES = tuple(struct.Struct(code) for code in ("=d", "=I", "=Q", "=Q", "
 _NOT_FILLED = 999
 
 _SENSOR_GPU = 0
-_THRESHOLD_SLOWDOWN = 1
-_CLOCK_GRAPHICS = 0
-_CLOCK_MEMORY = 2
 _IDLE_PSTATE = 8
 _PSTATES = range(16)  # 32 is NVML_PSTATE_UNKNOWN
 
@@ -53,6 +51,8 @@ _THROTTLE_REASONS = {
     0x400: "reliability",
 }
 """nvml.h, nvmlClocksEventReason*; that the card is idle (0x1) holds no clock down."""
+_ALL_BITS = 0xFFFF_FFFF
+"""How a register reads that nobody answers for; no card has every reason at once."""
 
 
 def gpu_id(pci_address: str) -> str:
@@ -77,6 +77,7 @@ class NvmlCard:
             id=gpu_id(address), name="NVIDIA GPU", vendor="nvidia", pci_address=address.lower()
         )
         self.handle: Any = None
+        self._gauges: CardGauges | None = None
         self._library = library
         self._questions = Questions(library.nvml, f"GPU {address}")
         self._fans = FanReader()
@@ -96,6 +97,7 @@ class NvmlCard:
             ) from error
         questions.forget()
         questions.begin(now)
+        self._gauges = CardGauges(self._library, questions, self.handle)
         self._processes.restart()
         name = questions.ask("nvmlDeviceGetName", nvml.nvmlDeviceGetName, self.handle)
         uuid = questions.ask("nvmlDeviceGetUUID", nvml.nvmlDeviceGetUUID, self.handle)
@@ -112,36 +114,35 @@ class NvmlCard:
         )
 
     def detach(self) -> None:
-        self.handle = None
+        self.handle = self._gauges = None
 
     def unread(self, state: GpuState) -> GpuReading:
         """The card without a single reading: asleep, lost, let go, or not to be talked to."""
         return GpuReading(gpu=self.identity, backend=BACKEND_NAME, state=state)
 
     def read(self, *, now: float, wall_usec: int, own_pid: int) -> GpuReading:
-        """Raises CardLostError and SessionLostError. A card that answers nothing but errors is state `unknown`."""
-        nvml, handle, questions = self._library.nvml, self.handle, self._questions
-        ask = questions.ask
+        """To be called while attached. A card that answers nothing but errors is state `unknown`.
+
+        Raises CardLostError and SessionLostError.
+        """
+        handle, questions, gauges = self.handle, self._questions, self._gauges
+        if gauges is None:
+            raise ValueError(f"GPU {self.address} is read without a handle")
         questions.begin(now)
         fields = self._field_values()
-        temperature = self._temperature()
+        temperature = self._temperature(gauges)
         power = self._power(fields)
-        limit = within(
-            _thousandth(ask("nvmlDeviceGetEnforcedPowerLimit", nvml.nvmlDeviceGetEnforcedPowerLimit, handle)),
-            *_WATTS,
-        )
-        utilization = ask("nvmlDeviceGetUtilizationRates", nvml.nvmlDeviceGetUtilizationRates, handle)
-        encoder = ask("nvmlDeviceGetEncoderUtilization", nvml.nvmlDeviceGetEncoderUtilization, handle)
-        decoder = ask("nvmlDeviceGetDecoderUtilization", nvml.nvmlDeviceGetDecoderUtilization, handle)
-        used, total = self._memory()
+        limit = within(_thousandth(gauges.power_limit()), *_WATTS)
+        utilization, memory_utilization = gauges.utilization() or (None, None)
+        used, total = self._memory(gauges)
         fan_mode, fans = self._fans.judge(
-            self._fans.read(self._library, handle, questions),
+            self._fans.read(self._library.nvml, handle, gauges, questions),
             name=self.identity.name,
             temperature_celsius=temperature,
             power_share=power / limit if power is not None and limit is not None else None,
             now=now,
         )
-        pstate = ask("nvmlDeviceGetPerformanceState", nvml.nvmlDeviceGetPerformanceState, handle)
+        pstate = gauges.performance_state()
         reading = GpuReading(
             gpu=self.identity,
             backend=BACKEND_NAME,
@@ -149,30 +150,21 @@ class NvmlCard:
             fans=fans,
             temperature_celsius=temperature,
             memory_temperature_celsius=within(fields.get(_MEMORY_TEMPERATURE), *_CELSIUS),
-            temperature_limit_celsius=self._limit(temperature),
+            temperature_limit_celsius=self._limit(gauges, temperature),
             power_watts=power,
             power_average_watts=within(_thousandth(fields.get(_POWER_AVERAGE)), *_WATTS),
-            energy_joules=within(
-                _thousandth(
-                    ask(
-                        "nvmlDeviceGetTotalEnergyConsumption",
-                        nvml.nvmlDeviceGetTotalEnergyConsumption,
-                        handle,
-                    )
-                ),
-                *_JOULES,
-            ),
+            energy_joules=within(_thousandth(gauges.energy()), *_JOULES),
             power_limit_watts=limit,
-            utilization_percent=within(utilization.gpu, 0, 100) if utilization else None,
-            memory_utilization_percent=within(utilization.memory, 0, 100) if utilization else None,
-            encoder_percent=within(encoder[0], 0, 100) if encoder else None,
-            decoder_percent=within(decoder[0], 0, 100) if decoder else None,
+            utilization_percent=within(utilization, 0, 100),
+            memory_utilization_percent=within(memory_utilization, 0, 100),
+            encoder_percent=within(gauges.encoder(), 0, 100),
+            decoder_percent=within(gauges.decoder(), 0, 100),
             memory_used_bytes=used,
             memory_total_bytes=total,
-            core_clock_mhz=self._clock(_CLOCK_GRAPHICS),
-            memory_clock_mhz=self._clock(_CLOCK_MEMORY),
+            core_clock_mhz=within(gauges.core_clock(), *_MEGAHERTZ),
+            memory_clock_mhz=within(gauges.memory_clock(), *_MEGAHERTZ),
             performance_state=pstate if pstate in _PSTATES else None,
-            throttle_reasons=self._throttle_reasons(),
+            throttle_reasons=self._throttle_reasons(gauges),
             processes=self._processes.read(
                 self._library, handle, questions, own_pid=own_pid, wall_usec=wall_usec
             ),
@@ -205,29 +197,24 @@ class NvmlCard:
             raise self._library.nvml.NVMLError(code)
         return True
 
-    def _temperature(self) -> float | None:
+    def _temperature(self, gauges: CardGauges) -> float | None:
         """The old function first: every driver has it; the new one for drivers that will drop it (CUDA 14)."""
-        nvml, ask = self._library.nvml, self._questions.ask
-        value = ask("nvmlDeviceGetTemperature", nvml.nvmlDeviceGetTemperature, self.handle, _SENSOR_GPU)
+        nvml, value = self._library.nvml, gauges.temperature()
         if value is None:
-            value = ask("nvmlDeviceGetTemperatureV", nvml.nvmlDeviceGetTemperatureV, self.handle, _SENSOR_GPU)
+            value = self._questions.ask(
+                "nvmlDeviceGetTemperatureV", nvml.nvmlDeviceGetTemperatureV, self.handle, _SENSOR_GPU
+            )
         return within(value, *_CELSIUS)
 
-    def _limit(self, temperature: float | None) -> float | None:
+    def _limit(self, gauges: CardGauges, temperature: float | None) -> float | None:
         """Where the card begins to slow down: the threshold, or on Ada and later the temperature plus the margin.
 
         The margin and the temperature are two readings, so small changes of their sum are noise and not passed on.
         (The T.Limit fields 193 to 196 are offsets within the margin, 0 and -2 degC; alone they give no temperature.)
         """
-        nvml, ask = self._library.nvml, self._questions.ask
-        threshold = ask(
-            "nvmlDeviceGetTemperatureThreshold",
-            nvml.nvmlDeviceGetTemperatureThreshold,
-            self.handle,
-            _THRESHOLD_SLOWDOWN,
-        )
-        if (limit := within(threshold, *_LIMIT_CELSIUS)) is not None:
+        if (limit := within(gauges.slowdown(), *_LIMIT_CELSIUS)) is not None:
             return limit
+        nvml, ask = self._library.nvml, self._questions.ask
         margin = ask("nvmlDeviceGetMarginTemperature", nvml.nvmlDeviceGetMarginTemperature, self.handle)
         if margin is None or temperature is None:
             return None
@@ -247,34 +234,23 @@ class NvmlCard:
         usage = self._questions.ask("nvmlDeviceGetPowerUsage", nvml.nvmlDeviceGetPowerUsage, self.handle)
         return within(_thousandth(usage), *_WATTS)
 
-    def _memory(self) -> tuple[int | None, int | None]:
+    def _memory(self, gauges: CardGauges) -> tuple[int | None, int | None]:
         """(used, total). Version 2 leaves out what the driver reserves for itself, which version 1 counts as used."""
-        nvml, ask = self._library.nvml, self._questions.ask
-        memory = ask(
-            "nvmlDeviceGetMemoryInfo_v2", nvml.nvmlDeviceGetMemoryInfo, self.handle, nvml.nvmlMemory_v2
-        )
-        if memory is None:
-            memory = ask("nvmlDeviceGetMemoryInfo", nvml.nvmlDeviceGetMemoryInfo, self.handle)
-        if memory is None or not 0 < memory.total < _BYTES_MAXIMUM or memory.used > memory.total:
-            return None, None
-        return int(memory.used), int(memory.total)
+        used, total = gauges.memory() or self._memory_of_old_driver()
+        return (used, total) if 0 < total < _BYTES_MAXIMUM and used <= total else (None, None)
 
-    def _clock(self, kind: int) -> float | None:
+    def _memory_of_old_driver(self) -> tuple[int, int]:
         nvml = self._library.nvml
-        clock = self._questions.ask(
-            f"nvmlDeviceGetClockInfo({kind})", nvml.nvmlDeviceGetClockInfo, self.handle, kind
-        )
-        return within(clock, *_MEGAHERTZ)
+        memory = self._questions.ask("nvmlDeviceGetMemoryInfo", nvml.nvmlDeviceGetMemoryInfo, self.handle)
+        return (int(memory.used), int(memory.total)) if memory is not None else (0, 0)
 
-    def _throttle_reasons(self) -> tuple[str, ...] | None:
+    def _throttle_reasons(self, gauges: CardGauges) -> tuple[str, ...] | None:
         """Drivers before 535 know the same bits under their old name."""
-        nvml, ask = self._library.nvml, self._questions.ask
-        name = "nvmlDeviceGetCurrentClocksEventReasons"
-        bits = ask(name, nvml.nvmlDeviceGetCurrentClocksEventReasons, self.handle)
+        nvml, ask, bits = self._library.nvml, self._questions.ask, gauges.event_reasons()
         if bits is None:
             name = "nvmlDeviceGetCurrentClocksThrottleReasons"
             bits = ask(name, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, self.handle)
-        return None if bits is None else throttle_names(bits)
+        return None if bits is None or bits & _ALL_BITS == _ALL_BITS else throttle_names(bits)
 
 
 def is_idle(reading: GpuReading) -> bool:

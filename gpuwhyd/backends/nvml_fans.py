@@ -1,10 +1,9 @@
 """The fans of an NVIDIA card. NVML's percent and RPM are what the fan was told, not what it does."""
 
-import ctypes
 import re
 from typing import Any
 
-from gpuwhyd.backends.nvml_library import NvmlLibrary
+from gpuwhyd.backends.nvml_gauges import CardGauges, FanGauges
 from gpuwhyd.backends.nvml_questions import Questions, within
 from gpuwhyd.model import FanMode, FanReading
 
@@ -32,38 +31,35 @@ class FanReader:
         self._still_since: float | None = None
         self._passive = False
 
-    def read(self, library: NvmlLibrary, handle: Any, questions: Questions) -> tuple[FanReading, ...] | None:
+    def read(
+        self, nvml: Any, handle: Any, gauges: CardGauges, questions: Questions
+    ) -> tuple[FanReading, ...] | None:
         """Every fan the driver answers for; empty: the card has none; None: nothing can be said this time."""
-        nvml = library.nvml
         failures = questions.failures
-        number = questions.ask("nvmlDeviceGetNumFans", nvml.nvmlDeviceGetNumFans, handle)
+        number = gauges.number_of_fans()
         if number is None:
             return self._read_old_driver(nvml, handle, questions, failures)
         fans = tuple(
-            self._read_fan(library, handle, questions, index) for index in range(min(number, _MAXIMUM_FANS))
+            self._read_fan(nvml, handle, gauges.fan(index), questions, index)
+            for index in range(min(number, _MAXIMUM_FANS))
         )
         known = tuple(fan for fan in fans if fan.percent is not None or fan.rpm is not None)
         if fans and not known and questions.failures > failures:
             return None
         return known
 
-    def _read_fan(self, library: NvmlLibrary, handle: Any, questions: Questions, index: int) -> FanReading:
-        nvml = library.nvml
-        percent = questions.ask(
-            f"nvmlDeviceGetFanSpeed_v2({index})", nvml.nvmlDeviceGetFanSpeed_v2, handle, index
-        )
+    def _read_fan(
+        self, nvml: Any, handle: Any, gauges: FanGauges, questions: Questions, index: int
+    ) -> FanReading:
+        percent = gauges.percent()
         if percent is None and index == 0:
             percent = questions.ask("nvmlDeviceGetFanSpeed", nvml.nvmlDeviceGetFanSpeed, handle)
-        rpm = questions.ask(f"nvmlDeviceGetFanSpeedRPM({index})", _rpm, library, handle, index)
-        target = questions.ask(
-            f"nvmlDeviceGetTargetFanSpeed({index})", nvml.nvmlDeviceGetTargetFanSpeed, handle, index
-        )
-        policy = questions.ask(f"nvmlDeviceGetFanControlPolicy_v2({index})", _policy, library, handle, index)
+        policy = gauges.policy()
         return FanReading(
             index=index,
             percent=within(percent, 0.0, _MAXIMUM_PERCENT),
-            rpm=within(rpm, 0.0, _MAXIMUM_RPM),
-            target_percent=within(target, 0.0, _MAXIMUM_PERCENT),
+            rpm=within(gauges.rpm(), 0.0, _MAXIMUM_RPM),
+            target_percent=within(gauges.target(), 0.0, _MAXIMUM_PERCENT),
             mode=FanMode.UNKNOWN if policy is None else _POLICIES.get(policy, FanMode.UNKNOWN),
         )
 
@@ -112,26 +108,3 @@ class FanReader:
             self._still_since = now
         elif now - self._still_since >= _STILL_SECONDS:
             self._passive = True
-
-
-def _rpm(library: NvmlLibrary, handle: Any, index: int) -> int:
-    """RPM of any fan; nvidia-ml-py's own function asks for fan 0 only."""
-    nvml = library.nvml
-    info = nvml.c_nvmlFanSpeedInfo_t()
-    info.version = nvml.nvmlFanSpeedInfo_v1
-    info.fan = index
-    _check(nvml, library.function("nvmlDeviceGetFanSpeedRPM")(handle, ctypes.byref(info)))
-    return int(info.speed)
-
-
-def _policy(library: NvmlLibrary, handle: Any, index: int) -> int:
-    """nvidia-ml-py's own function keeps the answer in a default argument that all its callers share."""
-    policy = ctypes.c_uint()
-    function = library.function("nvmlDeviceGetFanControlPolicy_v2")
-    _check(library.nvml, function(handle, ctypes.c_uint(index), ctypes.byref(policy)))
-    return policy.value
-
-
-def _check(nvml: Any, code: int) -> None:
-    if code != 0:
-        raise nvml.NVMLError(code)

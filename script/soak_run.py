@@ -28,6 +28,8 @@ from tests.outputs.journald import Journald, running_journald
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEED = 100.0
+SIMULATED_DAYS = 2
+"""The events that are remembered become their 500 on the first; the second, and the end of the first, are judged."""
 SLICES = 12
 MOST_THREADS = 4 + min(32, (os.cpu_count() or 1) + 4)
 """The main one, one each for two backends and the processes, and asyncio's pool, as large as Python makes it."""
@@ -45,11 +47,11 @@ def main() -> int:
         "--real-time", action="store_true", help="an hour on the fake driver, with real processes"
     )
     parser.add_argument(
-        "--seconds", type=float, help="real seconds; default 864 (a day at 100 times speed), or 3600"
+        "--seconds", type=float, help="real seconds; default 1728 (two days at 100 times speed), or 3600"
     )
     parser.add_argument("--series", type=Path, metavar="FILE", help="where to write every moment as CSV")
     options = parser.parse_args()
-    seconds = options.seconds or (3600.0 if options.real_time else 86_400 / SPEED)
+    seconds = options.seconds or (3600.0 if options.real_time else SIMULATED_DAYS * 86_400 / SPEED)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # short, because a socket name holds 107 bytes
     with (

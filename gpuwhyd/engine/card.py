@@ -219,7 +219,7 @@ class Card:
             kind = EventKind.SPIKE_UPDATED
         else:
             kind = EventKind.SPIKE_STARTED if change is Change.ROSE else EventKind.SPIKE_ENDED
-        self._telling.told(now, self.explanation)
+        self._telling.told(now, self.explanation, started=kind is EventKind.SPIKE_STARTED)
         return kind
 
     def _is_loud(self, now: float) -> bool:

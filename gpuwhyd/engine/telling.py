@@ -1,11 +1,15 @@
 """When an open spike is told anew: its cause or leading suspect have changed, for a while, and not too often."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from gpuwhyd.model import Cause, Explanation
 
 STABLE_SECONDS = 10.0
 UPDATE_SECONDS = 30.0
+MOST_DOUBLINGS = 5
+"""An answer that comes again and again, as with a load in bursts, is told again after 1, 2, 4, 8 and at most 16 minutes."""
+MOST_ANSWERS = 64
 
 
 @dataclass(slots=True)
@@ -30,16 +34,23 @@ class Telling:
     answer: tuple[Cause, str] | None = None
     """Cause and leading program's key, as last told."""
     _told_at: float | None = None
+    _times: Counter[tuple[Cause, str]] = field(default_factory=Counter)
+    """How often each answer was told in this spike."""
     _cause: _Steady = field(default_factory=_Steady)
     _leader: _Steady = field(default_factory=_Steady)
 
-    def told(self, now: float, explanation: Explanation | None) -> None:
-        """An event with this explanation was just made."""
+    def told(self, now: float, explanation: Explanation | None, *, started: bool) -> None:
+        """An event with this explanation was just made; `started` begins a spike."""
         self.answer, self._told_at = _answer(explanation), now
+        if started or len(self._times) >= MOST_ANSWERS:
+            self._times.clear()
+        if self.answer is not None:
+            self._times[self.answer] += 1
         self._cause.since = self._leader.since = None
 
     def is_due(self, now: float, explanation: Explanation | None) -> bool:
-        """Whether cause or leader have been others than the told ones, the same for 10 s, and the last event is 30 s old.
+        """Whether cause or leader have been others than the told ones, the same for 10 s, and the last event is 30 s old,
+        or older where the answer is one that was told before in this spike.
 
         Leaders that change faster, a row of short jobs, are not told one by one.
         """
@@ -49,7 +60,8 @@ class Telling:
         steady = max(
             self._cause.differs_for(now, answer[0], cause), self._leader.differs_for(now, answer[1], leader)
         )
-        fresh = self._told_at is not None and now - self._told_at < UPDATE_SECONDS
+        wait_seconds = UPDATE_SECONDS * 2 ** min(self._times[answer], MOST_DOUBLINGS)
+        fresh = self._told_at is not None and now - self._told_at < wait_seconds
         return steady >= STABLE_SECONDS and not fresh
 
     def saved(self) -> list[str] | None:

@@ -2,5 +2,5 @@
 
 Read it in this order: `settings`, `fan_level` (how loud against rest), `phases` and `spikes` (when a spike opens and
 ends), `idle_floor`, `ledger` and `heat` (who put how much heat there), `causes` (what the answer is), `sentences`
-(how it is said), `rules` (alerts), `card` (all of one card), `engine` (all cards).
+(how it is said), `telling` and `ended` (when it is told anew, and at the end), `rules` (alerts), `card` (all of one card), `engine` (all cards).
 """

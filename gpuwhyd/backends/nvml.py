@@ -77,12 +77,13 @@ class NvmlBackend:
         wall_usec: Callable[[], int] = _wall_usec,
     ) -> None:
         self._sysfs = sysfs
+        self._devices = str(sysfs / "bus/pci/devices")
         self._procfs = procfs
         self._own_pid = own_pid
         self._monotonic = monotonic
         self._wall_usec = wall_usec
         self._library: NvmlLibrary | None = None
-        self._bus: frozenset[str] | None = None
+        self._bus: list[str] | None = None
         self._slots: dict[str, _Slot] = {}
         self._shy_until = 0.0
 
@@ -135,7 +136,7 @@ class NvmlBackend:
 
     def _look_at_bus(self, library: NvmlLibrary) -> None:
         """Cards come and go (external ones, or unbound for a virtual machine); NVML has to look anew then."""
-        names = bus_names(self._sysfs)
+        names = bus_names(self._devices)
         if names == self._bus and self._slots:
             return
         self._bus = names

@@ -50,6 +50,7 @@ async def _serve(options: argparse.Namespace) -> int:
             procfs=options.procfs,
             sysfs=options.sysfs,
             state_dir=options.state_dir,
+            journal={"auto": None, "on": True, "off": False}[options.journal],
         )
     )
     return 0
@@ -144,6 +145,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="where to keep what was learned")
+    parser.add_argument(
+        "--journal",
+        default="auto",
+        choices=("auto", "on", "off"),
+        help="whether events go to the journal; auto: unless they are simulated",
+    )
     parser.add_argument("--path.procfs", dest="procfs", type=Path, default=Path("/proc"), metavar="DIR")
     parser.add_argument("--path.sysfs", dest="sysfs", type=Path, default=Path("/sys"), metavar="DIR")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")

@@ -25,7 +25,7 @@ from gpuwhyd.errors import ConfigError
 from gpuwhyd.model import Report, as_plain
 from gpuwhyd.outputs.base import Output
 from gpuwhyd.outputs.dbus_service import BusService
-from gpuwhyd.outputs.history import RecentHistory, open_history
+from gpuwhyd.outputs.history import History, RecentHistory, open_history
 from gpuwhyd.outputs.journal import SECTION as OUTBOX
 from gpuwhyd.outputs.journal import JournalOutput
 from gpuwhyd.outputs.notify import NotifyOutput
@@ -50,6 +50,8 @@ class Options:
     procfs: Path = Path("/proc")
     sysfs: Path = Path("/sys")
     state_dir: Path | None = None
+    journal: bool | None = None
+    """Whether events go to the journal; `None`: yes, unless they are simulated."""
 
 
 class Daemon:
@@ -72,10 +74,16 @@ class Daemon:
         self._store.register("engine", self._engine.saved)
         self._sampler = self._build_sampler()
         self._recent = RecentHistory()
-        history, written = open_history(self._recent)
-        self._journal = JournalOutput(
-            store=self._store, restored=saved.get(OUTBOX), already_written=written, settings=settings.journal
-        )
+        history: History = self._recent
+        self._journal: JournalOutput | None = None
+        if options.simulate is None if options.journal is None else options.journal:
+            history, written = open_history(self._recent)
+            self._journal = JournalOutput(
+                store=self._store,
+                restored=saved.get(OUTBOX),
+                already_written=written,
+                settings=settings.journal,
+            )
         self._service = BusService(
             address=options.bus,
             history=history,
@@ -88,7 +96,8 @@ class Daemon:
         )
         self._notify = NotifyOutput.from_environment(os.environ)
         # the journal comes first: its outbox must be of the same moment as the engine's state
-        self._outputs: tuple[Output, ...] = (self._journal, self._recent, self._service, self._notify)
+        outputs = (self._journal, self._recent, self._service, self._notify)
+        self._outputs: tuple[Output, ...] = tuple(output for output in outputs if output is not None)
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT. SIGHUP reloads."""
@@ -126,7 +135,8 @@ class Daemon:
             self._settings = settings
             self._engine.reconfigure(settings.engine)
             self._sampler.reconfigure(settings.sampling)
-            self._journal.configure(settings.journal)
+            if self._journal is not None:
+                self._journal.configure(settings.journal)
             self._notes = [note for note in self._notes if not note.startswith("configuration")]
             log.info("configuration taken over")
         except ConfigError as error:
@@ -211,9 +221,9 @@ class Daemon:
             "backends": [] if snapshot is None else [as_plain(health) for health in snapshot.backends],
             "bus_library": library.description(),
             "python": platform.python_version(),
-            "journal": self._journal.health(),
+            "journal": self._journal.health() if self._journal else {"state": "off"},
             "state_file": None if self._state_path is None else str(self._state_path),
-            "config_file": str(self._options.config or DEFAULT_PATH),
+            "config_file": str(config) if (config := self._options.config or DEFAULT_PATH).exists() else None,
             "processes_hidden": snapshot.processes_hidden if snapshot else None,
             "memory_bytes": _resident_bytes(),
             "threads": threading.active_count(),

@@ -217,7 +217,7 @@ class Soak:
         if self._programs is None:
             scenario = self._folder / "scenario.toml"
             scenario.write_text(self._scenario)
-            arguments += ["--simulate", str(scenario)]
+            arguments += ["--simulate", str(scenario), "--journal", "on"]
         else:
             arguments += ["--path.sysfs", str(self._folder / "sys")]
         return self._running("daemon.log", _DAEMON, *arguments, inside=True)

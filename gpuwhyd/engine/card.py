@@ -320,6 +320,7 @@ class Card:
             if self._level.percent_lies:
                 evidence.append(Evidence(quantity="fan_percent_untrusted", value=1.0))
             evidence.append(Evidence(quantity="fan_rest_rpm", value=self._level.rest_rpm, unit="RPM"))
+        evidence += [Evidence(quantity="alert", value=name) for name in self._rules.raised()]
         if not heat.ledger.engine_times_known:
             evidence.append(Evidence(quantity="engine_times_unknown", value=1.0))
         if last is not None and spike is None:

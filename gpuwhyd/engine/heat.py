@@ -13,6 +13,8 @@ UTILIZATION_WATTS = 200.0
 OVER_PART = 0.2
 """A load is over when the card draws less above idle than this part of the heat that it still holds."""
 IMPLAUSIBLE_SCALE = 2.0
+OVER_SECONDS = 4.0
+"""It is over too when the card has drawn no more than at idle for so long; games pause for a second or two."""
 FIRST_STEP_SECONDS = 1.0
 """The first reading is taken for what the card has done so long, so that it too has an explanation."""
 
@@ -25,6 +27,7 @@ class Heat:
     excess_watts: float = 0.0
     working_since: float | None = None
     """Since when the card has drawn clearly more than at idle; `None` while it does not."""
+    _low_since: float | None = None
     _counted: tuple[float, float] | None = None
     """When the energy counter was last seen to move, and what it said then: (boottime, joules)."""
 
@@ -97,7 +100,12 @@ class Heat:
         held = self.ledger.heat_watts
         # where ticks are short the smoothed power is late: a draw above all heat that is held is work that begins
         begins = self.excess_watts > max(self.floor.significant_watts, held)
-        if excess <= max(self.floor.significant_watts, OVER_PART * held) and not begins:
+        if self.excess_watts > self.floor.significant_watts:
+            self._low_since = None
+        elif self._low_since is None:
+            self._low_since = now
+        low = self._low_since is not None and now - self._low_since >= OVER_SECONDS
+        if low or (excess <= max(self.floor.significant_watts, OVER_PART * held) and not begins):
             self.working_since = None
         elif self.working_since is None:
             self.working_since = now

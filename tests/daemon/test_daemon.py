@@ -239,3 +239,12 @@ def test_the_daemon_needs_no_home_and_no_terminal(here: Machine, monkeypatch: py
         monkeypatch.delenv(name, raising=False)
     here.start()
     until(lambda: here.answer().get("cause") == "quiet", "it works")
+
+
+def test_simulated_events_stay_out_of_the_journal_unless_asked_for(here: Machine) -> None:
+    here.start("--simulate", "two-cards")
+    assert here.ask("doctor")["health"]["journal"]["state"] == "off"
+    until(lambda: here.events("gpu-added"), "history remembers them")
+    here.end()
+    here.start("--simulate", "two-cards", "--journal", "on")
+    assert here.ask("doctor")["health"]["journal"]["state"] != "off"

@@ -150,6 +150,13 @@ def test_after_the_load_the_exited_program_is_still_named() -> None:
     assert rig.answer.outlook.quiet_in_seconds is not None
 
 
+def test_a_load_that_is_over_is_told_as_over_within_a_few_seconds() -> None:
+    rig = spike({OLLAMA: 95.0}, seconds=300)
+    rig.tick({}, ended=(OLLAMA,), fan=57, celsius=74, watts=15)
+    rig.run(6, fan=56, celsius=72, watts=15)
+    assert rig.answer.cause is Cause.RESIDUAL_HEAT
+
+
 def test_a_program_that_pauses_but_lives_has_stopped_not_exited() -> None:
     rig = spike({OLLAMA: 95.0})
     rig.run(30, {OLLAMA: 0.0}, fan=45, celsius=60)

@@ -5,6 +5,7 @@ both the unknown (which the specification says to ignore) and the malformed show
 section "Message Format".
 """
 
+import re
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
@@ -76,6 +77,11 @@ class Header:
     def wants_reply(self) -> bool:
         return self.kind == MessageKind.METHOD_CALL and not self.flags & NO_REPLY_EXPECTED
 
+
+# Specification, section "Valid Names": unique names, then well-known ones.
+_BUS_NAME = re.compile(
+    r":[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+|[A-Za-z_-][A-Za-z0-9_-]*(?:\.[A-Za-z_-][A-Za-z0-9_-]*)+"
+)
 
 # Field code -> attribute and the type its value must have. 9, the number of descriptors, is of no use here.
 _FIELDS = {
@@ -149,6 +155,8 @@ def read_header(prefix: Prefix, data: bytes | bytearray) -> Header:
         missing = [name for name in _REQUIRED[MessageKind(header.kind)] if not getattr(header, name)]
         if missing:
             raise HeaderError(f"header without {', '.join(missing)}")
+    if header.sender is not None and not (len(header.sender) <= 255 and _BUS_NAME.fullmatch(header.sender)):
+        raise HeaderError("the sender is no name that could be answered")
     if bool(prefix.body_bytes) != bool(header.signature):
         raise HeaderError(f"{prefix.body_bytes} bytes of body with signature '{header.signature}'")
     return header

@@ -246,7 +246,7 @@ BODIES = [
 ]
 
 
-def _encoded(signature: str, *body: object) -> bytes:
+def encoded_body(signature: str, *body: object) -> bytes:
     library = both()[0]
     data = library.library.marshal(
         MessageKind.METHOD_RETURN,
@@ -262,7 +262,7 @@ def _encoded(signature: str, *body: object) -> bytes:
     return frame.body
 
 
-_ENCODED = [_encoded(*body) for body in BODIES]
+_ENCODED = [encoded_body(*body) for body in BODIES]
 _WORDS = [struct.pack("<I", number) for number in (0, 1, 7, 0xFFFF, 1 << 26, (1 << 26) + 1, 0xFFFFFFFF)]
 
 

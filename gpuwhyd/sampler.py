@@ -104,6 +104,8 @@ class Sampler:
         self._nameless = False
         self._exits: list[ProcessExit] = []
         """Not yet told: what is noticed too late for one tick is told with the next."""
+        self._uses: dict[tuple[str, int], GpuUse] = {}
+        """Of the last tick: most go on unchanged. Only the worker's thread touches it."""
 
     @property
     def interval_seconds(self) -> float:
@@ -210,15 +212,20 @@ class Sampler:
         """In the worker thread."""
         pids = {process.pid for reading in readings for process in reading.processes or ()}
         known = self._processes.identify_all(pids)
-        uses = tuple(
-            GpuUse(gpu_id=reading.gpu.id, process=known[process.pid], use=process)
-            for reading in readings
-            for process in reading.processes or ()
-            if process.pid in known
-        )
+        before, self._uses = self._uses, {}
+        for reading in readings:
+            gpu_id = reading.gpu.id
+            for process in reading.processes or ():
+                identity, place = known.get(process.pid), (gpu_id, process.pid)
+                if identity is None:
+                    continue
+                use = before.get(place)
+                if use is None or use.use is not process or use.process is not identity:
+                    use = GpuUse(gpu_id=gpu_id, process=identity, use=process)
+                self._uses[place] = use
         self._exits += self._processes.exits(boottime_seconds)
         self._processes.forget_idle(known)
-        return uses, tuple(self._exits), self._processes_hidden()
+        return tuple(self._uses.values()), tuple(self._exits), self._processes_hidden()
 
     def _has_slept(self) -> bool:
         slept = self._suspended_seconds()

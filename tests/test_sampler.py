@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Collection, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -248,6 +249,29 @@ def test_processes_are_joined_and_those_that_are_gone_left_out() -> None:
         sampler = build(backend, processes=KnownProcesses(5))
         (snapshot,) = await take(sampler, 1)
         assert [use.process.pid for use in snapshot.uses] == [5]
+        await sampler.close()
+
+    run(test())
+
+
+def test_a_use_is_kept_until_the_process_or_what_it_does_changes() -> None:
+    async def test() -> None:
+        backend, processes, identity = ScriptedBackend(), KnownProcesses(), a_process(5)
+        processes.identify_all = lambda _pids: {5: identity}  # type: ignore[method-assign]
+        reading = replace(backend.good().readings[0], processes=(GpuProcess(pid=5),))
+        backend.then = lambda: BackendReadings(readings=(reading,))
+        sampler = build(backend, processes=processes)
+        first, second = await take(sampler, 2)
+        assert second.uses[0] is first.uses[0]
+        reading = replace(reading, processes=(GpuProcess(pid=5, engine_percent=90.0),))
+        (third,) = await take(sampler, 1)
+        assert third.uses[0].use.engine_percent == 90.0
+        identity = replace(identity, start_ticks=2)
+        (fourth,) = await take(sampler, 1)
+        assert fourth.uses[0].process.start_ticks == 2
+        reading = replace(reading, processes=())
+        (fifth,) = await take(sampler, 1)
+        assert fifth.uses == ()
         await sampler.close()
 
     run(test())

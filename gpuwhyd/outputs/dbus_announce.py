@@ -46,17 +46,19 @@ class Announcer:
         `now_seconds` is of a clock that listeners live by too, not of the snapshot: a simulation's runs faster.
         """
         readings = views.readings_by_id(report)
-        for reading in readings.values():
-            self._announce_gpu(report, reading, now_seconds)
-        self._announce_manager(report, sample_interval_seconds, now_seconds)
+        topics = {gpu_id: views.gpu_topic(report, gpu_id) for gpu_id in readings}
+        for gpu_id, reading in readings.items():
+            self._announce_gpu(report, reading, topics[gpu_id], now_seconds)
+        self._announce_manager(report, sample_interval_seconds, tuple(topics.values()), now_seconds)
         for event in report.events if with_events else ():
             self._announce_event(report, event)
         for gpu_id in [gpu_id for gpu_id in self._gpus if gpu_id not in readings]:
             self._remove(gpu_id)
 
-    def _announce_gpu(self, report: Report, reading: GpuReading, now_seconds: float) -> None:
+    def _announce_gpu(
+        self, report: Report, reading: GpuReading, topic: views.Topic, now_seconds: float
+    ) -> None:
         properties = views.gpu_properties(report, reading)
-        topic = views.gpu_topic(report, reading.gpu.id)
         known = self._gpus.get(reading.gpu.id)
         if known is not None and known[0] != reading.gpu:
             self._remove(reading.gpu.id)  # its constant properties have changed
@@ -75,12 +77,18 @@ class Announcer:
             self._emit_changed(gpu_path(reading.gpu.id), GPU, moved)
         self._gpus[reading.gpu.id] = (reading.gpu, announced)
 
-    def _announce_manager(self, report: Report, sample_interval_seconds: float, now_seconds: float) -> None:
+    def _announce_manager(
+        self,
+        report: Report,
+        sample_interval_seconds: float,
+        topics: tuple[views.Topic, ...],
+        now_seconds: float,
+    ) -> None:
         properties = views.manager_properties(report, sample_interval_seconds)
         moved, self._manager = changes(
             self._manager,
             _signalled(MANAGER, properties),
-            topic=tuple(views.gpu_topic(report, gpu_id) for gpu_id in report.explanations),
+            topic=topics,
             active=bool(properties["FanActive"]),
             now_seconds=now_seconds,
         )

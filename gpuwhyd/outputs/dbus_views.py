@@ -17,6 +17,7 @@ from gpuwhyd.outputs.dbus_privacy import (
 )
 
 Plain = dict[str, object]
+Topic = tuple[object, ...]
 
 API_FEATURES = ("explain", "processes", "metrics", "events", "alerts", "refresh", "reload")
 STARTING = "gpuwhyd is starting: no sample has been taken yet."
@@ -77,7 +78,7 @@ def gpu_properties(report: Report, reading: GpuReading) -> Plain:
     }
 
 
-def gpu_topic(report: Report, gpu_id: str) -> tuple[object, ...]:
+def gpu_topic(report: Report, gpu_id: str) -> Topic:
     """What a GPU's sentence is about, without the numbers in it: while this stays, the sentence says the same."""
     explanation = report.explanations.get(gpu_id)
     if explanation is None:

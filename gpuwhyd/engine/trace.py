@@ -1,7 +1,9 @@
 """A short memory of one card's power and temperature, for averages, trends and "52 to 78 degC"."""
 
+from bisect import bisect_left, bisect_right
 from collections import deque
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 TRACE_SECONDS = 180.0
 SPACING_SECONDS = 1.0
@@ -9,36 +11,59 @@ SPACING_SECONDS = 1.0
 TREND_SECONDS = 20.0
 TREND_CELSIUS = 1.5
 
+_at = itemgetter(0)
+
 
 @dataclass(slots=True)
 class Trace:
-    """(boottime, seconds covered, watts, degC) of the last three minutes."""
+    """The last three minutes. An answer costs the same however much is remembered: it is asked for every tick."""
 
-    _samples: deque[tuple[float, float, float | None, float | None]] = field(default_factory=deque)
+    _samples: deque[tuple[float, float, float, float | None]] = field(default_factory=deque)
+    """(boottime, joules and seconds counted until then, degC)."""
+    _lows: deque[tuple[float, float]] = field(default_factory=deque)
+    """(boottime, degC) of what is lower than everything after it: rising, so the first in a time is its lowest."""
+    _joules: float = 0.0
+    _seconds: float = 0.0
+    """Counted when the oldest sample began."""
 
     def feed(self, now: float, dt: float, watts: float | None, celsius: float | None) -> None:
+        _, joules, seconds, _ = (
+            self._samples[-1] if self._samples else (now, self._joules, self._seconds, None)
+        )
+        if watts is not None and dt > 0:
+            joules += watts * dt
+            seconds += dt
+        lowest = celsius
         if len(self._samples) > 1 and now - self._samples[-2][0] < SPACING_SECONDS:
-            _, earlier_dt, earlier_watts, _ = self._samples.pop()
-            if watts is not None and earlier_watts is not None and dt + earlier_dt > 0:
-                watts = (watts * dt + earlier_watts * earlier_dt) / (dt + earlier_dt)
-            dt += earlier_dt
-        self._samples.append((now, dt, watts, celsius))
-        while self._samples and now - self._samples[0][0] > TRACE_SECONDS:
-            self._samples.popleft()
+            joined_at, *_ = self._samples.pop()
+            if self._lows and self._lows[-1][0] == joined_at:
+                _, joined = self._lows.pop()
+                lowest = joined if celsius is None else min(celsius, joined)
+        self._samples.append((now, joules, seconds, celsius))
+        if lowest is not None:
+            while self._lows and self._lows[-1][1] >= lowest:
+                self._lows.pop()
+            self._lows.append((now, lowest))
+        while now - self._samples[0][0] > TRACE_SECONDS:
+            _, self._joules, self._seconds, _ = self._samples.popleft()
+        while self._lows and now - self._lows[0][0] > TRACE_SECONDS:
+            self._lows.popleft()
 
     def average_watts(self, since: float) -> tuple[float, float] | None:
         """Average power since then (at most three minutes back), and over how many seconds."""
-        joules = seconds = 0.0
-        for at, dt, watts, _ in reversed(self._samples):
-            if at <= since:
-                break
-            if watts is not None and dt > 0:
-                joules += watts * dt
-                seconds += dt
-        return (joules / seconds, seconds) if seconds > 0 else None
+        if not self._samples:
+            return None
+        first = bisect_right(self._samples, since, key=_at)
+        _, joules, seconds, _ = self._samples[-1]
+        _, joules_before, seconds_before, _ = (
+            self._samples[first - 1] if first else (since, self._joules, self._seconds, None)
+        )
+        seconds -= seconds_before
+        return ((joules - joules_before) / seconds, seconds) if seconds > 0 else None
 
     def lowest_celsius(self, since: float) -> float | None:
-        return min((c for at, _, _, c in self._samples if c is not None and at >= since), default=None)
+        first = bisect_left(self._lows, since, key=_at)
+        return self._lows[first][1] if first < len(self._lows) else None
 
     def trend(self, now: float) -> str:
         """`rising`, `steady` or `falling` over the last 20 s; `unknown` without temperatures."""
@@ -57,3 +82,4 @@ class Trace:
 
     def clear(self) -> None:
         self._samples.clear()
+        self._lows.clear()

@@ -5,13 +5,14 @@ interpreter may be there. Compiled files come with it: the sandbox cannot write 
 imports take half as much memory again (44 instead of 28 MiB, measured).
 """
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import gpuwhyd
 from gpuwhyd.errors import InstallError
@@ -21,6 +22,7 @@ OPTIONAL = ("dbus-fast",)
 """Taken along where installed: packages that gpuwhyd uses but does not require."""
 RESOURCES = ("systemd", "dbus", "config", "man")
 _HIDDEN = tuple(map(Path, ("/home", "/root", "/tmp", "/var/tmp", "/run")))  # noqa: S108  # unreachable in the sandbox
+_EGG_LIST = "installed-files.txt"
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -146,14 +148,7 @@ def _copy_gpuwhyd(package: Distribution, site: Path) -> None:
 
 
 def _copy_package(package: Distribution, site: Path) -> None:
-    files = package.files
-    if files is None or not any(file.name == "RECORD" for file in files):
-        raise InstallError(
-            f"it is not known which files belong to the package {package.name} (an old pip without `wheel` "
-            "leaves no list of them): in this virtual environment, "
-            f"pip install --use-pep517 --force-reinstall --no-deps {package.name}"
-        )
-    for file in files:
+    for file in _files(package):
         if ".." in file.parts or "__pycache__" in file.parts:
             continue  # commands of other packages; compiled anew
         source = Path(str(package.locate_file(file)))
@@ -164,6 +159,32 @@ def _copy_package(package: Distribution, site: Path) -> None:
         target = site / file
         target.parent.mkdir(parents=True, exist_ok=True)
         _copy_file(source, target)
+
+
+def _files(package: Distribution) -> tuple[PurePath, ...]:
+    """The files of a package, relative to its site-packages, from the list that pip wrote as it installed them.
+
+    A wheel's list is RECORD. pip before 23.1, without `wheel`, has setuptools install a package that has no
+    pyproject.toml (systemd-python is one), and writes installed-files.txt, relative to the .egg-info folder.
+    """
+    files = package.files
+    if files is not None and any(file.name == "RECORD" for file in files):
+        return tuple(files)
+    listed = package.read_text(_EGG_LIST)
+    site_packages = Path(str(package.locate_file("")))
+    folders = (path.parent for path in site_packages.glob(f"*.egg-info/{_EGG_LIST}"))
+    folder = next((path.name for path in folders if _distribution_of(path) == _normal(package.name)), None)
+    if listed is None or folder is None:
+        raise InstallError(
+            f"it is not known which files belong to the package {package.name}: in this virtual environment, "
+            f"pip install --use-pep517 --force-reinstall --no-deps {package.name}"
+        )
+    return tuple(PurePath(os.path.normpath(f"{folder}/{line}")) for line in (*listed.splitlines(), _EGG_LIST))
+
+
+def _distribution_of(egg_info: Path) -> str:
+    """Of `systemd_python-235.egg-info`: a name has no `-` there."""
+    return _normal(egg_info.stem.partition("-")[0])
 
 
 def _copy_file(source: str | Path, target: str | Path) -> None:

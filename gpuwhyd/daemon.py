@@ -105,9 +105,13 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         reloads: set[asyncio.Task[None]] = set()
-        loop.add_signal_handler(
-            signal.SIGHUP, lambda: reloads.add(loop.create_task(self._reload_on_signal()))
-        )
+
+        def reload() -> None:
+            task = loop.create_task(self._reload_on_signal())
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, reload)
         parts = [
             loop.create_task(self._live(), name="sampling"),
             loop.create_task(self._service.run(), name="bus"),
@@ -170,9 +174,12 @@ class Daemon:
             await self.reload()
 
     async def _close(self) -> None:
-        for output in self._outputs:
-            await output.close()
-        await self._sampler.close()
+        """Each part, whatever the others do: the state above all."""
+        for close in (*(output.close for output in self._outputs), self._sampler.close):
+            try:
+                await close()
+            except Exception:
+                log.exception("%s failed", close.__qualname__)
         self._store.save()
 
     # -- building -------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Protocol
 from gpuwhyd.backends.base import Backend
 from gpuwhyd.backends.watch import BackendWatch
 from gpuwhyd.model import GpuReading, GpuState, GpuUse, ProcessExit, ProcessIdentity, Snapshot
-from gpuwhyd.worker import Worker
+from gpuwhyd.worker import LateError, Worker
 
 log = logging.getLogger(__name__)
 
@@ -188,11 +188,11 @@ class Sampler:
         """Reading /proc can block too (a command line, while its process is being torn down)."""
         try:
             if self._identifier.is_busy:
-                raise TimeoutError
+                raise LateError
             uses, exits, hidden = await self._identifier.call(
                 lambda: self._identify(readings, boottime_seconds), self._settings.deadline_seconds
             )
-        except TimeoutError:
+        except LateError:
             if not self._nameless:
                 log.warning("reading /proc blocks; who uses the GPUs is not known until it returns")
         except Exception:

@@ -12,6 +12,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+class LateError(TimeoutError):
+    """The deadline has passed; apart from TimeoutError, because a job's own ETIMEDOUT is one."""
+
+
 class Worker(Generic[T]):
     """One daemon thread, one call at a time.
 
@@ -31,7 +35,7 @@ class Worker(Generic[T]):
         return self._unfinished > 0
 
     async def call(self, job: Callable[[], T], deadline_seconds: float) -> T:
-        """What `job` gives, run in the thread. TimeoutError when it is late; its result is dropped then."""
+        """What `job` gives, run in the thread. LateError when it is late; its result is dropped then."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         # A timer of our own: asyncio.wait_for would make a task each time, and this is called several times a tick.
@@ -72,4 +76,4 @@ class Worker(Generic[T]):
 
 def _expire(future: asyncio.Future[T]) -> None:
     if not future.done():
-        future.set_exception(TimeoutError())
+        future.set_exception(LateError())

@@ -242,6 +242,23 @@ def test_a_fault_of_ours_in_one_backend_does_not_end_sampling(caplog: pytest.Log
     assert caplog.text.count("please report it") == 1
 
 
+def test_a_backends_own_timeout_error_is_a_failure_not_a_hang() -> None:
+    async def test() -> None:
+        backend = ScriptedBackend()
+
+        def etimedout() -> BackendReadings:
+            raise TimeoutError(110, "Connection timed out")
+
+        backend.then = etimedout
+        sampler = build(backend)
+        (snapshot,) = await take(sampler, 1)
+        assert snapshot.backends[0].state is BackendState.FAILING
+        assert "has not returned" not in snapshot.backends[0].message
+        await sampler.close()
+
+    run(test())
+
+
 def test_processes_are_joined_and_those_that_are_gone_left_out() -> None:
     async def test() -> None:
         backend = ScriptedBackend()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from gpuwhyd.backends.base import Backend, BackendReadings, Probe, ProbeResult
 from gpuwhyd.errors import BackendError
 from gpuwhyd.model import BackendHealth, BackendState, GpuReading
-from gpuwhyd.worker import Worker
+from gpuwhyd.worker import LateError, Worker
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class BackendWatch:
         self._asked_at_seconds = self._monotonic_seconds()
         try:
             answer = await self._worker.call(self._step, deadline_seconds)
-        except TimeoutError:
+        except LateError:
             self._set(BackendState.FAILING, _late(deadline_seconds))
         except BackendError as error:
             await self._failed(str(error), deadline_seconds)
@@ -94,7 +94,7 @@ class BackendWatch:
     async def _close(self, deadline_seconds: float) -> None:
         try:
             await self._worker.call(self._closed, deadline_seconds)
-        except TimeoutError:
+        except LateError:
             log.warning(
                 "%s: letting go of the driver takes longer than %g s", self._backend.name, deadline_seconds
             )

@@ -32,7 +32,6 @@ class IdleFloor:
     _idle_since: float | None = None
     _idle_sum: float = 0.0
     _idle_count: int = 0
-    _utilization: float | None = None
     _looks_idle: bool = False
 
     @property
@@ -61,18 +60,12 @@ class IdleFloor:
             return self._looks_idle
         return self.smoothed_watts <= (self.watts or 0.0) + self.significant_watts
 
-    @property
-    def looks_idle(self) -> bool:
-        """Whether P-state or utilisation say that nobody uses the card."""
-        return self._looks_idle
-
     def excess(self, watts: float) -> float:
         return max(0.0, watts - (self.watts or 0.0))
 
     def feed(self, now: float, dt: float | None, reading: GpuReading, watts: float | None) -> None:
         """One sample; `dt` is `None` at the first and after an interruption."""
         self._limit_watts = reading.power_limit_watts or self._limit_watts
-        self._utilization = reading.utilization_percent
         if reading.performance_state is not None and reading.performance_state >= IDLE_PERFORMANCE_STATE:
             self._looks_idle = True
         elif reading.utilization_percent is not None:

@@ -17,7 +17,7 @@ from gpuwhyd.outputs.dbus_manager import unknown_gpu
 from gpuwhyd.outputs.dbus_privacy import Viewer, names_are_hidden, redacted_event
 from gpuwhyd.outputs.dbus_views import readings_by_id
 from gpuwhyd.outputs.history import History
-from gpuwhyd.worker import Worker
+from gpuwhyd.worker import LateError, Worker
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class EventsReader:
             self._begun += 1
             read = partial(self._read, query, hidden=names_are_hidden(self._current(), viewer))
             return (await self._worker.call(read, READ_SECONDS),)
-        except TimeoutError as error:
+        except LateError as error:
             _log.warning("the event history did not answer within %g s", READ_SECONDS)
             raise own_error(
                 "HistoryUnavailable", f"the journal did not answer within {READ_SECONDS:g} s"

@@ -62,13 +62,17 @@ def install(root: Path = _HERE) -> list[str]:
 def uninstall(root: Path = _HERE, *, purge: bool = False) -> list[str]:
     """Stops and disables the daemon and removes what `install` put below `root`, by its manifest, and nothing else.
 
-    A changed configuration and the state stay, unless `purge`. Raises InstallError.
+    A changed configuration and the state stay, unless `purge`; that also takes what an earlier uninstall left.
+    Raises InstallError.
     """
     live = _begin(root, "uninstall")
     try:
         manifest = read_manifest(root)
         if manifest is None:
-            raise InstallError(f"nothing to uninstall: there is no {inside(root, MANIFEST)}")
+            lines = _remove_kept(root) if purge else []
+            if not lines:
+                raise InstallError(f"nothing to uninstall: there is no {inside(root, MANIFEST)}")
+            return lines
         with _exclusive(root):
             if live:
                 machine.command("systemctl", "disable", "--now", UNIT_NAME)
@@ -277,11 +281,9 @@ def _remove_files(root: Path, manifest: Manifest, *, purge: bool) -> list[str]:
             lines.append(f"{path} has your changes and stays; --purge removes it")
         else:
             place.unlink(missing_ok=True)
-    state = inside(root, STATE)
     if purge:
-        shutil.rmtree(state, ignore_errors=True)
-        shutil.rmtree(inside(root, CONFIGURATION.parent), ignore_errors=True)
-    elif state.exists():
+        lines += _remove_kept(root)
+    elif inside(root, STATE).exists():
         lines.append(f"{STATE} holds what was learned of your cards and stays; --purge removes it")
     shutil.rmtree(inside(root, ENVIRONMENT))
     for path in reversed(manifest.directories):
@@ -289,3 +291,17 @@ def _remove_files(root: Path, manifest: Manifest, *, purge: bool) -> list[str]:
         if place.is_dir() and not any(place.iterdir()):
             place.rmdir()
     return [f"removed gpuwhyd {manifest.version} from {inside(root, ENVIRONMENT)}", *lines]
+
+
+def _remove_kept(root: Path) -> list[str]:
+    """The configuration and the state, whoever made them; a line for each that was there."""
+    kept = [inside(root, path) for path in (STATE, CONFIGURATION.parent)]
+    lines = []
+    for folder in kept:
+        if folder.is_symlink():
+            folder.unlink()
+            lines.append(f"removed {folder}, a link; what it led to stays")
+        elif folder.is_dir():
+            shutil.rmtree(folder)
+            lines.append(f"removed {folder}")
+    return lines

@@ -101,6 +101,30 @@ def test_uninstall_leaves_nothing(tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "usr", tmp_path / "usr/other"]
 
 
+def test_purge_also_takes_what_an_earlier_uninstall_left(tmp_path: Path) -> None:
+    install(tmp_path)
+    (tmp_path / CONFIGURATION).write_text("# mine\n")
+    state = tmp_path / "var/lib/gpuwhyd"
+    state.mkdir(parents=True)
+    (state / "state.json").write_text("{}")
+    uninstall(tmp_path)
+    assert uninstall(tmp_path, purge=True) == [f"removed {state}", f"removed {tmp_path}/etc/gpuwhyd"]
+    assert not [path for path in tmp_path.rglob("*") if "gpuwhyd" in path.name]
+    with pytest.raises(InstallError, match="nothing to uninstall"):
+        uninstall(tmp_path, purge=True)
+
+
+def test_purge_does_not_follow_a_link_out_of_the_place_of_the_state(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "disk"
+    elsewhere.mkdir()
+    state = tmp_path / "tree/var/lib/gpuwhyd"
+    state.parent.mkdir(parents=True)
+    state.symlink_to(elsewhere)
+    uninstall(tmp_path / "tree", purge=True)
+    assert elsewhere.is_dir()
+    assert not state.is_symlink()
+
+
 def test_a_command_of_another_origin_is_left_alone(tmp_path: Path) -> None:
     other = tmp_path / "usr/local/bin/gpuwhy"
     other.parent.mkdir(parents=True)

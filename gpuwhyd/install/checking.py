@@ -90,17 +90,20 @@ def _check_unit() -> _Lines:
         faults.append(f"systemd uses {fragment} instead of {UNIT}: remove it, then systemctl daemon-reload")
     if unit.get("NeedDaemonReload") == "yes":
         faults.append("systemd has not read the unit since it was changed: systemctl daemon-reload")
-    if unit.get("UnitFileState") != "enabled":
+    enabled, state = unit.get("UnitFileState") == "enabled", unit.get("ActiveState", "unknown")
+    if not enabled and state == "inactive":
+        faults.append("not started, and not to be at boot: systemctl enable --now gpuwhyd")
+    elif not enabled:
         faults.append(f"not started at boot: systemctl enable {UNIT_NAME}")
-    if unit.get("ActiveState") != "active":
-        faults.append(
-            f"the daemon is {unit.get('ActiveState')}: systemctl start {UNIT_NAME}; journalctl -u gpuwhyd"
-        )
+    if state != "active" and (enabled or state != "inactive"):
+        faults.append(f"the daemon is {state}: systemctl start {UNIT_NAME}; journalctl -u gpuwhyd")
     return ([] if faults else ["the unit is loaded, enabled and active"]), faults
 
 
 def _check_bus() -> _Lines:
     """The name can be owned only where our policy is in force; and an ordinary user must get an answer."""
+    if machine.unit_properties("ActiveState").get("ActiveState") not in {"active", "reloading"}:
+        return [], []  # that it does not run is told already
     bus = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
     worked, output = machine.command(*machine.bus_call(*bus, "GetConnectionUnixProcessID", "s", machine.NAME))
     if not worked:

@@ -49,6 +49,13 @@ def test_install_tells_the_next_step_and_that_step_works(installed: Debian) -> N
     assert checked.status == 0, checked.text
 
 
+def test_check_has_one_step_to_tell_until_the_daemon_is_started(installed: Debian) -> None:
+    checked = installed.run("gpuwhyd", "check", check=False)
+    assert checked.status == 1
+    faults = [line for line in checked.output.splitlines() if line.startswith("fault")]
+    assert faults == ["fault  not started, and not to be at boot: systemctl enable --now gpuwhyd"]
+
+
 def test_active_within_two_seconds_of_enabling(installed: Debian) -> None:
     installed.run("systemctl", "enable", "--now", "gpuwhyd")
     properties = "ActiveState,InactiveExitTimestampMonotonic,ActiveEnterTimestampMonotonic"
@@ -148,6 +155,16 @@ def test_an_upgrade_restarts_the_daemon_and_keeps_the_users_configuration(instal
     assert not installed.path(f"{configuration}.new").exists()
     installed.run("rm", "-r", "/etc/gpuwhyd")
     installed.run(COMMAND, "install")
+
+
+def test_what_was_kept_can_still_be_purged(installed: Debian) -> None:
+    installed.run("systemctl", "enable", "--now", "gpuwhyd")
+    installed.shell("echo '# mine' >> /etc/gpuwhyd/gpuwhyd.toml")
+    installed.run(COMMAND, "uninstall")
+    kept = ("/var/lib/gpuwhyd", "/etc/gpuwhyd")
+    assert all(installed.path(folder).is_dir() for folder in kept)
+    installed.run(COMMAND, "uninstall", "--purge")
+    assert not any(installed.path(folder).exists() for folder in kept)
 
 
 def test_the_daemon_runs_from_where_its_sandbox_sees_it(installed: Debian) -> None:

@@ -167,6 +167,7 @@ def test_values_that_no_card_can_have_are_left_out(rig):
         pstate=32,
         core_clock=0xFFFFFFFF,
         memory_total=0,
+        throttle_reasons=0xFFFFFFFF,
     )
     card.set_fan(0, percent=0xFFFFFFFF, rpm=65535, target=4000)
     reading = rig.reading()
@@ -180,6 +181,7 @@ def test_values_that_no_card_can_have_are_left_out(rig):
         None,
     )
     assert (reading.fan_percent, reading.fan_rpm) == (None, None)
+    assert reading.throttle_reasons is None
 
 
 def test_a_fan_told_more_than_100_percent_is_believed(rig):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from gpuwhyd import __version__
 from gpuwhyd.errors import BusError, ConfigError, GpuwhydError
+from gpuwhyd.outputs.journal_log import STDERR, JournalLog, is_the_journal
 
 EX_CONFIG = 78
 """sysexits.h: something in the configuration is wrong."""
-_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,25 +107,25 @@ def _installation(options: argparse.Namespace) -> int:
 
 
 def _say(error: GpuwhydError, status: int) -> int:
-    prefix = "<3>" if "JOURNAL_STREAM" in os.environ else ""
+    prefix = "<3>" if _logs_to_journal() else ""
     print(f"{prefix}gpuwhyd: {error}", file=sys.stderr)
     return status
 
 
 def _set_up_log(level: str) -> None:
     """To stderr; with the priorities that the journal reads when that is where stderr goes (sd-daemon(3))."""
-    handler = logging.StreamHandler()
-    if "JOURNAL_STREAM" in os.environ:
-        handler.setFormatter(_JournalFormatter("%(message)s"))
+    handler: logging.Handler
+    if _logs_to_journal():
+        handler = JournalLog()
+        handler.setFormatter(logging.Formatter("%(message)s"))
     else:
+        handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
-class _JournalFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>"
-        return "\n".join(prefix + line for line in super().format(record).splitlines())
+def _logs_to_journal() -> bool:
+    return is_the_journal(STDERR, os.environ.get("JOURNAL_STREAM"))
 
 
 def _parser() -> argparse.ArgumentParser:

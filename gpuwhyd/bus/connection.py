@@ -7,24 +7,22 @@ and per sender; signals count only from whom they should come; descriptors are n
 import asyncio
 import logging
 import socket
-import time
 from collections.abc import Callable, Sequence
 from typing import Self
 
 from gpuwhyd.bus import library
 from gpuwhyd.bus.codec import body_of, clean_text, plain
-from gpuwhyd.bus.credentials import KnownPeers
 from gpuwhyd.bus.dial import dial
 from gpuwhyd.bus.framing import Discarded, Frame
 from gpuwhyd.bus.gate import LONGEST_SIGNATURE, CallGate, Refusal
 from gpuwhyd.bus.header import NO_AUTO_START, NO_REPLY_EXPECTED, Header, MessageKind
-from gpuwhyd.bus.limits import TokenBucket
 from gpuwhyd.bus.messages import BUS_NAME, BUS_PATH, ERROR_PREFIX, MethodCall, PeerCredentials, SignalMatch
 from gpuwhyd.bus.outgoing import PEER_BYTES, Rank
 from gpuwhyd.bus.pending import Body, PendingCall, PendingCalls
+from gpuwhyd.bus.readers import Readers
 from gpuwhyd.bus.signals import SignalCallback, SignalRouter, is_owner_change, owner_change_match
 from gpuwhyd.bus.transport import MESSAGE_LIMIT_BYTES, REPLY_LIMIT_BYTES, Transport
-from gpuwhyd.bus.unread import STATISTICS, Unread, unread_bytes
+from gpuwhyd.bus.unread import STATISTICS
 from gpuwhyd.errors import BusError
 
 __all__ = ["BusConnection", "MethodCall", "PeerCredentials", "SignalMatch"]
@@ -42,15 +40,27 @@ class BusConnection:
         self._reply_limit_bytes = reply_limit_bytes
         self._pending = PendingCalls()
         self._signals = SignalRouter()
-        self._gate = CallGate()
-        self._unread = Unread()
         self._handler: Callable[[MethodCall], None] | None = None
-        self._peers = KnownPeers()
-        self._fault_lines = TokenBucket(per_second=1 / 60, at_once=5, now=time.monotonic())
         self._lost = asyncio.Event()
         self._reason = ""
         self._transport = Transport(
             sock, limit_for=self._limit_for, on_message=self._on_message, on_lost=self._on_lost
+        )
+        self._readers = Readers(
+            ask=lambda peer, on_answer: self._ask_bus(
+                STATISTICS, "GetConnectionStats", peer or self.unique_name, on_answer
+            ),
+            too_much=lambda: self._transport.lose("the receivers of what was sent do not read it"),
+        )
+        self._gate = CallGate(
+            serve=self._serve,
+            refuse=self._refuse,
+            mute=self._transport.mute,
+            owes=self._readers.owes,
+            later=asyncio.get_running_loop().call_later,
+            ask=lambda sender: self._ask_bus(
+                BUS_NAME, "GetConnectionCredentials", sender, lambda answer: self._gate.told(sender, answer)
+            ),
         )
 
     @classmethod
@@ -112,8 +122,10 @@ class BusConnection:
 
     def reply(self, call: MethodCall, signature: str = "", body: Sequence[object] = ()) -> None:
         """Answers a call; does nothing where no answer is wanted. TypeError when `body` does not fit `signature`."""
-        if not call.wants_reply or not self._transport.is_open:
-            return
+        if call.wants_reply and self._transport.is_open:
+            self._gate.charge(call.sender, lambda: self._reply(call, signature, body))
+
+    def _reply(self, call: MethodCall, signature: str, body: Sequence[object]) -> None:
         data = library.marshal(
             MessageKind.METHOD_RETURN,
             self._pending.next_serial(),
@@ -123,7 +135,7 @@ class BusConnection:
             signature=signature,
             body=body_of(signature, body),
         )
-        if len(data) > PEER_BYTES or not self._unread.has_room_for(len(data)):
+        if len(data) > PEER_BYTES or not self._readers.has_room_for(len(data)):
             self.error(
                 call, ERROR_PREFIX + "LimitsExceeded", f"the answer has {len(data)} bytes; ask for less"
             )
@@ -174,11 +186,10 @@ class BusConnection:
 
     async def credentials(self, unique_name: str) -> PeerCredentials:
         """Who this peer is. Unique names are never used twice, so the answer is kept. BusError when it is gone."""
-        known = self._peers.get(unique_name)
+        known = self._gate.callers.credentials(unique_name)
         if known is None:
-            known = self._peers.learn(
-                unique_name, await self._call_bus("GetConnectionCredentials", unique_name)
-            )
+            answer = await self._call_bus("GetConnectionCredentials", unique_name)
+            known = self._gate.callers.learn(unique_name, answer)
         return known
 
     async def disconnected(self) -> str:
@@ -258,27 +269,17 @@ class BusConnection:
         return answer
 
     def _send_to_peer(self, rank: Rank, destination: str, data: bytes) -> None:
-        if self._transport.send(rank, destination, data) and destination:
-            self._unread.sent(destination, len(data))
-            self._ask_who_reads(destination)
+        if self._transport.send(rank, destination, data):
+            self._readers.sent(destination, len(data))
 
-    def _ask_who_reads(self, peer: str) -> None:
-        asked = self._unread.question(peer, time.monotonic())
-        if asked is None:
-            return
+    def _ask_bus(
+        self, interface: str, member: str, argument: str, on_answer: Callable[[Body | BusError], None]
+    ) -> None:
+        """A question that nobody waits for."""
         try:
-            self._start_call(
-                BUS_NAME, BUS_PATH, STATISTICS, "GetConnectionStats", "s", (asked,), self._on_statistics
-            )
+            self._start_call(BUS_NAME, BUS_PATH, interface, member, "s", (argument,), on_answer)
         except BusError as error:
-            self._on_statistics(error)
-
-    def _on_statistics(self, answer: Body | BusError) -> None:
-        try:
-            self._unread.answered(unread_bytes(answer))
-        except BusError as error:
-            _log.debug("this bus does not tell what its clients have not read: %s", error)
-            self._unread.give_up()
+            asyncio.get_running_loop().call_soon(on_answer, error)
 
     def _send_error(self, destination: str, serial: int, name: str, message: str) -> None:
         data = library.marshal(
@@ -304,7 +305,7 @@ class BusConnection:
             return
         match message.header.kind:
             case MessageKind.METHOD_CALL:
-                self._on_method_call(message)
+                self._gate.on_call(message)
             case MessageKind.METHOD_RETURN | MessageKind.ERROR:
                 self._on_answer(message)
             case MessageKind.SIGNAL:
@@ -317,25 +318,13 @@ class BusConnection:
         if header is None:
             return
         if header.kind == MessageKind.METHOD_CALL:
-            refusal = self._gate.refuse_discarded(header, message.total_bytes, time.monotonic())
-            if refusal is not None:
-                self._send_error(refusal.sender, refusal.serial, refusal.name, refusal.text)
+            self._gate.on_discarded(header, message.total_bytes)
         elif (call := self._pending.find(header)) is not None:
             text = f"the answer has {message.total_bytes} bytes, which is too large"
             self._pending.answer(call, BusError(text, ERROR_PREFIX + "LimitsExceeded"))
 
-    def _on_method_call(self, frame: Frame) -> None:
-        sender = frame.header.sender or ""
-        owes = self._unread.owes(sender)
-        if owes:
-            self._ask_who_reads(sender)
-        match self._gate.admit(frame, time.monotonic(), owes=owes):
-            case Refusal() as refusal:
-                self._send_error(refusal.sender, refusal.serial, refusal.name, refusal.text)
-            case MethodCall() as call:
-                self._serve(call)
-            case None:
-                pass
+    def _refuse(self, refusal: Refusal) -> None:
+        self._send_error(refusal.sender, refusal.serial, refusal.name, refusal.text)
 
     def _serve(self, call: MethodCall) -> None:
         if self._handler is None:
@@ -344,7 +333,7 @@ class BusConnection:
         try:
             self._handler(call)
         except Exception:  # noqa: BLE001  a fault in a handler must not end the connection; it is logged
-            self._log_fault(f"method {call.member}")
+            _log.exception("fault while handling D-Bus method %s", clean_text(call.member, 100))
             self.error(
                 call, "org.gpuwhyd1.Error.Failed", "gpuwhyd made a mistake; its journal has the details"
             )
@@ -381,12 +370,7 @@ class BusConnection:
             try:
                 callback(header.path or "", body)
             except Exception:  # noqa: BLE001  a fault in a handler must not end the connection; it is logged
-                self._log_fault(f"signal {header.member}")
-
-    def _log_fault(self, where: str) -> None:
-        """In an except block. A fault of ours that anyone can provoke must not become a flood of the journal."""
-        if self._fault_lines.take(time.monotonic()):
-            _log.exception("fault while handling D-Bus %s", clean_text(where, 100))
+                _log.exception("fault while handling D-Bus signal %s", clean_text(str(header.member), 100))
 
     def _on_lost(self, reason: str) -> None:
         self._reason = reason

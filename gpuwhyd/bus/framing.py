@@ -5,10 +5,22 @@ that one huge message costs its sender time and us nothing; what is malformed is
 known from its first 16 bytes.
 """
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gpuwhyd.bus.header import FIXED_BYTES, Header, HeaderError, Prefix, read_header, read_prefix
+from gpuwhyd.bus.header import (
+    FIXED_BYTES,
+    Header,
+    HeaderError,
+    MessageKind,
+    Prefix,
+    read_header,
+    read_prefix,
+)
+
+_LENGTHS = {ord("l"): struct.Struct("<III"), ord("B"): struct.Struct(">III")}  # of body, serial, of fields
+_SENDER = b"\x07\x01s\0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +50,8 @@ class Framer:
     def __init__(self, limit_for: Callable[[Header], int], header_limit: int) -> None:
         self._limit_for = limit_for
         self._header_limit = header_limit
+        self.muted: set[bytes] = set()
+        """Names of senders whose method calls are passed over unread."""
         self._buffer = bytearray()
         self._skip_bytes = 0
         self._prefix: Prefix | None = None
@@ -57,6 +71,8 @@ class Framer:
     def take(self) -> Frame | Discarded | None:
         """The next message, or None until more has been fed."""
         if self._prefix is None:
+            if self.muted:
+                self._pass_over_muted()
             if len(self._buffer) < FIXED_BYTES:
                 return None
             self._prefix = read_prefix(self._buffer)
@@ -77,6 +93,29 @@ class Framer:
         frame = Frame(header=self._header, body=bytes(self._buffer[prefix.header_bytes : prefix.total_bytes]))
         self._forget(prefix.total_bytes)
         return frame
+
+    def _pass_over_muted(self) -> None:
+        """Ten times as fast as looking at each message, so that those behind a flood wait a tenth of the time.
+
+        The sender's field is the last that has these bytes, because the bus puts it there. Who puts the same bytes into
+        another field can pretend, here, to be somebody else: that loses only this message, or gains it a closer look.
+        """
+        buffer, start = self._buffer, 0
+        while len(buffer) - start >= FIXED_BYTES:
+            lengths = _LENGTHS.get(buffer[start])
+            if lengths is None or buffer[start + 1] != MessageKind.METHOD_CALL:
+                break
+            body_bytes, _, fields_bytes = lengths.unpack_from(buffer, start + 4)
+            body_start = start + FIXED_BYTES + (fields_bytes + 7 & ~7)
+            if body_start + body_bytes > len(buffer):
+                break
+            field = buffer.rfind(_SENDER, start, body_start)
+            name_start = field + len(_SENDER) + 4
+            name_end = buffer.find(0, name_start, body_start)
+            if field < 0 or name_end < 0 or bytes(buffer[name_start:name_end]) not in self.muted:
+                break
+            start = body_start + body_bytes
+        del buffer[:start]
 
     def _discard(self, prefix: Prefix, reason: str, header: Header | None) -> Discarded:
         self._skip_bytes = max(0, prefix.total_bytes - len(self._buffer))

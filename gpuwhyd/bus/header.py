@@ -5,8 +5,10 @@ both the unknown (which the specification says to ignore) and the malformed show
 section "Message Format".
 """
 
+import functools
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -23,6 +25,7 @@ LARGEST_ARRAY_BYTES = (
 _DEEPEST_VARIANTS = (
     64  # the depth that the specification gives a signature; variants in variants have none there
 )
+_REMEMBERED_BYTES = 512
 
 
 class MessageKind(IntEnum):
@@ -163,11 +166,22 @@ def read_header(prefix: Prefix, data: bytes | bytearray) -> Header:
 
 
 def _read_fields(prefix: Prefix, data: bytes | bytearray) -> Header:
+    fields = bytes(data[FIXED_BYTES : FIXED_BYTES + prefix.fields_bytes])
+    read = _remembered_fields if len(fields) <= _REMEMBERED_BYTES else _known_fields
+    return Header(
+        little_endian=prefix.little_endian,
+        kind=prefix.kind,
+        flags=prefix.flags,
+        serial=prefix.serial,
+        **read(prefix.little_endian, fields),  # type: ignore[arg-type]  # each value has the type that _FIELDS gives it
+    )
+
+
+def _known_fields(little_endian: bool, fields: bytes) -> Mapping[str, str | int]:
+    """Attributes of Header by name, from the array of fields (which begins at a multiple of 8)."""
     known: dict[str, str | int] = {}
-    cursor = _Cursor(data, "<" if prefix.little_endian else ">")
-    cursor.position = FIXED_BYTES
-    end = FIXED_BYTES + prefix.fields_bytes
-    while cursor.position < end:
+    cursor = _Cursor(fields, "<" if little_endian else ">")
+    while cursor.position < len(fields):
         cursor.align(8)
         code = cursor.byte()
         signature = cursor.signature()
@@ -183,15 +197,13 @@ def _read_fields(prefix: Prefix, data: bytes | bytearray) -> Header:
         known[name] = (
             cursor.uint32() if wanted == "u" else cursor.signature() if wanted == "g" else cursor.string()
         )
-    if cursor.position != end:
+    if cursor.position != len(fields):
         raise HeaderError("the fields do not end where the header does")
-    return Header(
-        little_endian=prefix.little_endian,
-        kind=prefix.kind,
-        flags=prefix.flags,
-        serial=prefix.serial,
-        **known,  # type: ignore[arg-type]  # each value has the type that _FIELDS gives its name
-    )
+    return known
+
+
+# Who calls the same method again sends the same fields again; reading them costs ten times as much as remembering.
+_remembered_fields = functools.lru_cache(maxsize=256)(_known_fields)
 
 
 class _Cursor:

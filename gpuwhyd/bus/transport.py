@@ -23,6 +23,9 @@ _MESSAGES_PER_TURN = 16
 _SECONDS_PER_TURN = 0.020
 _READ_BYTES = 64 * 1024
 
+# How long the calls of a muted sender are passed over before one is looked at again.
+_MUTED_SECONDS = 0.1
+
 
 class Transport:
     """Owns `sock`, connected, authenticated and non-blocking; runs in the loop it is made in.
@@ -80,6 +83,12 @@ class Transport:
     async def drain(self) -> None:
         """Waits until all that was sent is written, or the connection lost."""
         await self._drained.wait()
+
+    def mute(self, sender: str) -> None:
+        """Passes over the method calls of this sender for a moment."""
+        if not self._framer.muted:
+            self._loop.call_later(_MUTED_SECONDS, self._framer.muted.clear)
+        self._framer.muted.add(sender.encode())
 
     def lose(self, reason: str) -> None:
         """Ends the connection; does nothing when it has ended."""

@@ -4,7 +4,9 @@ dbus-daemon keeps what a peer does not read and charges it to the sender: at 127
 more from us, so that a few clients that ask and never read would silence us for everyone (reproduced with six of them).
 It also tells how much waits for a connection (Debug.Stats.GetConnectionStats, OutgoingBytes; root may ask). So the bytes
 sent to each peer are counted, the bus is asked when they become many, and who does not read is not served until it does.
-dbus-broker has no such statistics and no such fault: it charges the reader.
+What waits for subscribers of our broadcasts counts as well (one that does not read takes 128 MiB of them, some hours' worth,
+to silence us; reproduced). Who they are cannot be asked, only how much it is (IncomingBytes of our own connection): then a new
+connection, which owes nothing, is the cure. dbus-broker has no such statistics and no such fault: it charges the reader.
 """
 
 from dataclasses import dataclass
@@ -18,10 +20,13 @@ ASK_AFTER_BYTES = 512 << 10
 PEER_BYTES = 8 << 20
 """A peer with more than this unread is not served."""
 
-ALL_BYTES = 64 << 20
+ALL_BYTES = 32 << 20
 """With more than this unread by all peers together only small answers are sent, and to nobody who has many waiting."""
 
 SMALL_BYTES = 64 << 10
+
+HELD_BYTES = 96 << 20
+"""With more than this of what we sent unread, answers and signals, the bus is close to reading nothing more of ours."""
 
 # The system bus has at most 2048 connections; what is counted beyond this many peers is of those that have gone.
 _ASK_ABOVE_PEERS = 1024
@@ -39,6 +44,32 @@ class _Account:
     @property
     def total(self) -> int:
         return self.waiting + self.unconfirmed
+
+
+class Backlog:
+    """When to ask how much of what we sent the bus holds."""
+
+    def __init__(self) -> None:
+        self._sent_since = 0
+        self._asking = False
+
+    def sent(self, length: int) -> bool:
+        """Whether to ask now."""
+        self._sent_since += length
+        if self._asking or self._sent_since < ASK_AFTER_BYTES:
+            return False
+        self._asking = True
+        return True
+
+    def answered(self, held_bytes: int) -> bool:
+        """Whether that is too much."""
+        self._sent_since = 0
+        self._asking = False
+        return held_bytes > HELD_BYTES
+
+    def give_up(self) -> None:
+        """The bus does not tell."""
+        self._asking = True
 
 
 class Unread:
@@ -131,13 +162,26 @@ def _is_due(account: _Account, now: float) -> bool:
 
 
 def unread_bytes(answer: tuple[object, ...] | BusError) -> int | None:
-    """What the bus says to GetConnectionStats; None: the peer has gone. BusError when the bus has no such figures."""
+    """What a peer has not read, from the answer to GetConnectionStats; None: it has gone. BusError when the bus has no
+    such figures.
+    """
     if isinstance(answer, BusError):
         if answer.name == ERROR_PREFIX + "NameHasNoOwner":
             return None
         raise answer
+    return _figure(answer, "OutgoingBytes")
+
+
+def held_bytes(answer: tuple[object, ...] | BusError) -> int:
+    """What the bus holds of ours, from the answer about our own connection. BusError as unread_bytes."""
+    if isinstance(answer, BusError):
+        raise answer
+    return _figure(answer, "IncomingBytes")
+
+
+def _figure(answer: tuple[object, ...], name: str) -> int:
     figures = answer[0] if answer else None
-    waiting = figures.get("OutgoingBytes") if isinstance(figures, dict) else None
-    if not isinstance(waiting, int):
-        raise BusError("its statistics have no OutgoingBytes")
-    return waiting
+    value = figures.get(name) if isinstance(figures, dict) else None
+    if not isinstance(value, int):
+        raise BusError(f"its statistics have no {name}")
+    return value

@@ -33,6 +33,10 @@ LONGEST_RETRY_SECONDS = 10.0
 UNFINISHED_PER_SENDER = 16
 UNFINISHED = 256
 
+ANSWER_LIMIT_BYTES = 64 << 10
+"""All that the service asks the bus, logind and polkit is answered in less: the longest is the credentials of a peer with
+its groups, of which Linux allows 65536 and nobody has 1000."""
+
 _DBUS = "org.freedesktop.DBus"
 _LOGIND = "org.freedesktop.login1"
 
@@ -121,7 +125,7 @@ class BusService:
 
     async def _serve_once(self) -> str:
         """From connecting to losing the connection or the name; gives the reason. Raises BusError."""
-        connection = await BusConnection.connect(self._address)
+        connection = await BusConnection.connect(self._address, reply_limit_bytes=ANSWER_LIMIT_BYTES)
         try:
             self._connection = connection
             connection.set_handler(self._on_call)

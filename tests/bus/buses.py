@@ -19,6 +19,7 @@ from pathlib import Path
 
 from gpuwhyd.bus import library
 from gpuwhyd.bus.header import MessageKind
+from tests.bus import broker_policy
 
 STOCK_SYSTEM_CONFIG = Path("/usr/share/dbus-1/system.conf")
 _STARTED_WITHIN_SECONDS = 10.0
@@ -75,8 +76,18 @@ def private_bus(
 
 
 @contextlib.contextmanager
-def private_broker(*, socket_path: Path | None = None) -> Iterator[PrivateBus]:
-    """A dbus-broker of its own, with this process as its controller, and a policy that lets everyone do everything."""
+def private_broker(
+    policy: str = "session", *, policy_files: Sequence[Path] = (), socket_path: Path | None = None
+) -> Iterator[PrivateBus]:
+    """A dbus-broker of its own, with this process as its controller. `policy` as for private_bus, with the limits that
+    dbus-broker-launch gives a system bus.
+    """
+    if policy == "system":
+        batches = broker_policy.batches([STOCK_SYSTEM_CONFIG, *policy_files])
+    elif policy == "session":
+        batches = broker_policy.open_to_all()
+    else:
+        raise ValueError(f"policy {policy!r}: write session or system")
     with _directory() as directory:
         path = socket_path or directory / "bus"
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -88,29 +99,21 @@ def private_broker(*, socket_path: Path | None = None) -> Iterator[PrivateBus]:
             theirs.setblocking(False)
             command = [
                 _tool("dbus-broker"), "--controller", str(theirs.fileno()), "--machine-id", "0" * 31 + "1",
-                "--max-matches", "16384", "--max-objects", "1048576", "--max-bytes", "536870912",
+                "--max-bytes", "536870912", "--max-fds", "4096", "--max-matches", "131072",
             ]  # fmt: skip
             with _running(
                 command, directory / "log", ready=lambda: True, pass_fds=[theirs.fileno()]
             ) as process:
                 theirs.close()
-                _hand_over(controller, listener)
+                _hand_over(controller, listener, batches)
                 yield PrivateBus(address=f"unix:path={path}", process=process, log=directory / "log")
         path.unlink(missing_ok=True)
 
 
-def _hand_over(controller: socket.socket, listener: socket.socket) -> None:
-    """Tells dbus-broker to serve `listener`: org.bus1.DBus.Broker.AddListener, as dbus-broker-launch does it.
-
-    The policy, per dbus-broker's launch/policy.c: a batch (connect verdict and priority, then rules for owning names,
-    for sending and for receiving) for all uids; each rule allows and matches anything.
-    """
-    anything = [True, 1, "", "", "", "", 0, 0, 0, 2**64 - 1]
-    batch = [True, 1, [[True, 1, True, ""]], [anything], [anything]]
+def _hand_over(controller: socket.socket, listener: socket.socket, batches: list[object]) -> None:
+    """Tells dbus-broker to serve `listener`: org.bus1.DBus.Broker.AddListener, as dbus-broker-launch does it."""
     rules = "bta(btbs)a(btssssuutt)a(btssssuutt)"
-    policy = library.Variant(
-        f"(a(u({rules}))a(buu({rules}))a(ss)bs)", [[[2**32 - 1, batch]], [], [], False, "session"]
-    )
+    policy = library.Variant(f"(a(u({rules}))a(buu({rules}))a(ss)bs)", [batches, [], [], False, "session"])
     message = library.marshal(
         MessageKind.METHOD_CALL,
         1,

@@ -13,7 +13,7 @@ from gpuwhyd.bus.framing import Frame, Framer
 from gpuwhyd.bus.header import ALIGNMENT, FIXED_BYTES, MessageKind, read_prefix
 from tests.bus.server import INTERFACE, NAME, PATH
 
-_BUS = {
+BUS = {
     "destination": "org.freedesktop.DBus",
     "path": "/org/freedesktop/DBus",
     "interface": "org.freedesktop.DBus",
@@ -32,7 +32,7 @@ class RawClient:
         self.sock.sendall(b"BEGIN\r\n")
         self._framer = Framer(lambda header: 1 << 27, 1 << 26)
         self._serial = 0
-        self.send(MessageKind.METHOD_CALL, **_BUS, member="Hello")
+        self.send(MessageKind.METHOD_CALL, **BUS, member="Hello")
         self.unique_name = str(library.unmarshal_body(*parts(self.answer_to(1)))[0])
 
     def send(
@@ -59,7 +59,7 @@ class RawClient:
 
     def own(self, name: str, *, allowed: bool = True) -> None:
         serial = self.send(
-            MessageKind.METHOD_CALL, **_BUS, member="RequestName", signature="su", body=(name, 4)
+            MessageKind.METHOD_CALL, **BUS, member="RequestName", signature="su", body=(name, 4)
         )
         expected = MessageKind.METHOD_RETURN if allowed else MessageKind.ERROR
         assert self.answer_to(serial).header.kind == expected
@@ -67,6 +67,19 @@ class RawClient:
     def receive(self) -> Frame:
         while (message := self._framer.take()) is None:
             data = self.sock.recv(1 << 16)
+            if not data:
+                raise EOFError("the bus hung up")
+            self._framer.feed(data)
+        assert isinstance(message, Frame)
+        return message
+
+    def receive_now(self) -> Frame | None:
+        """A message if one is there; for a socket that does not block."""
+        while (message := self._framer.take()) is None:
+            try:
+                data = self.sock.recv(1 << 16)
+            except BlockingIOError:
+                return None
             if not data:
                 raise EOFError("the bus hung up")
             self._framer.feed(data)

@@ -17,6 +17,9 @@ NAME = "org.gpuwhyd1"
 PATH = "/org/gpuwhyd1"
 INTERFACE = "org.gpuwhyd1.Test"
 
+# As processes name themselves: argv read with surrogateescape.
+NAMES = {"nul": "py\0thon", "undecodable": "caf\udce9", "escape": "a\x1b[2Jb", "long": "x" * 5000}
+
 
 class Server:
     def __init__(self, connection: BusConnection) -> None:
@@ -32,6 +35,8 @@ class Server:
                 self.connection.reply(call, call.signature, call.body)
             case "Large":
                 self.connection.reply(call, "s", ("x" * int(str(call.body[0])),))
+            case "Names":
+                self.connection.reply(call, "a{sv}", (NAMES,))
             case "Signal":
                 self.connection.emit(PATH, INTERFACE, "Happened", "sa{sv}", ("it", {"sender": call.sender}))
                 self.connection.reply(call)

@@ -2,7 +2,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuwhyd.bus.unread import ALL_BYTES, PEER_BYTES, SMALL_BYTES, Unread, unread_bytes
+from gpuwhyd.bus.unread import (
+    ALL_BYTES,
+    HELD_BYTES,
+    PEER_BYTES,
+    SMALL_BYTES,
+    Backlog,
+    Unread,
+    held_bytes,
+    unread_bytes,
+)
 from gpuwhyd.errors import BusError
 
 MIB = 1 << 20
@@ -118,3 +127,25 @@ def test_statistics_are_read_with_care():
     for answer in (BusError("no", "org.freedesktop.DBus.Error.AccessDenied"), ({},), ("x",), ()):
         with pytest.raises(BusError):
             unread_bytes(answer)
+
+
+def test_the_bus_is_asked_what_it_holds_of_ours_now_and_then_and_not_twice_at_a_time():
+    backlog = Backlog()
+    asked = 0
+    for _ in range(100):
+        if backlog.sent(MIB // 4):
+            asked += 1
+            assert not backlog.sent(100 * MIB)
+            assert not backlog.answered(HELD_BYTES)
+    assert 10 <= asked <= 60
+    assert backlog.answered(HELD_BYTES + 1)
+
+    backlog.give_up()
+    assert not backlog.sent(1000 * MIB)
+
+
+def test_what_the_bus_holds_is_read_with_care():
+    assert held_bytes(({"IncomingBytes": 7},)) == 7
+    for answer in (BusError("no", "org.freedesktop.DBus.Error.AccessDenied"), ({"IncomingBytes": "x"},), ()):
+        with pytest.raises(BusError):
+            held_bytes(answer)

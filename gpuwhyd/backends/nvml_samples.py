@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from operator import itemgetter
+from typing import NamedTuple
 
 Sample = tuple[int, int, int, int, int, int]
 """(pid, stamp in Unix microseconds, engine, memory, encoder, decoder), the last four in percent of a sample period."""
@@ -19,8 +19,7 @@ _LONGEST_GAP_US = 30_000_000
 _CLOCK_TOLERANCE_US = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Busy:
+class Busy(NamedTuple):
     """Percent of the time since the last tick that a process kept each engine busy."""
 
     engine: float = 0.0
@@ -85,18 +84,21 @@ class SampleWindow:
     def _shares(self, ordered: list[Sample], begin: int, end: int) -> dict[int, Busy]:
         last: dict[int, int] = {}
         sums: dict[int, list[float]] = {}
+        longest = self._longest_cover_us
         for pid, stamp, engine, memory, encoder, decoder in ordered:
-            covered = min(stamp - last.get(pid, begin), self._longest_cover_us)
+            if (total := sums.get(pid)) is None:
+                total, covered = [0.0, 0.0, 0.0, 0.0], stamp - begin
+                sums[pid] = total
+            else:
+                covered = stamp - last[pid]
             last[pid] = stamp
-            total = sums.get(pid)
-            if total is None:
-                total = sums[pid] = [0.0, 0.0, 0.0, 0.0]
+            covered = min(covered, longest)
             total[0] += engine * covered
-            if memory <= 100:
+            if 0 < memory <= 100:
                 total[1] += memory * covered
-            if encoder <= 100:
+            if 0 < encoder <= 100:
                 total[2] += encoder * covered
-            if decoder <= 100:
+            if 0 < decoder <= 100:
                 total[3] += decoder * covered
         whole = end - begin
         return {pid: Busy(*[min(part / whole, 100.0) for part in total]) for pid, total in sums.items()}

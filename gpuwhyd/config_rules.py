@@ -65,17 +65,23 @@ _NAME = text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", 'a name of letters, digits, "-"
 _DAY_SECONDS = 86400.0
 _ANY_NUMBER = number(-1e18, 1e18)
 _PCI_ADDRESS = re.compile(r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}:[0-9a-f]{2}\.[0-7])")
-_GPU_ID = re.compile(r"[A-Za-z0-9_]{1,64}")
+_GPU_ID = re.compile(r"pci_[0-9a-f]{4,8}_[0-9a-f]{2}_[0-9a-f]{2}_[0-7]|chassis_[A-Za-z0-9_]{1,64}")
 
 
 def _gpu(value: object) -> str:
-    """A GPU id, or a PCI address as lspci (`01:00.0`) or the kernel (`0000:01:00.0`) writes it."""
+    """A GPU id, or a PCI address as lspci (`01:00.0`) or the kernel (`0000:01:00.0`) writes it.
+
+    Not the number of a GPU in `gpuwhy status`: it may be another one's after the next boot.
+    """
     if isinstance(value, str):
         if address := _PCI_ADDRESS.fullmatch(value.lower()):
             return f"{address[1] or '0000'}:{address[2]}"
         if _GPU_ID.fullmatch(value):
             return value
-    raise WrongValueError(f'must be a PCI address such as "0000:01:00.0" or a GPU id, not {kind_of(value)}')
+    raise WrongValueError(
+        'must be a PCI address such as "0000:01:00.0" or a GPU id such as "pci_0000_01_00_0", as `gpuwhy doctor` '
+        f"shows it, not {kind_of(value)}"
+    )
 
 
 def _severity(value: object) -> Severity:

@@ -25,6 +25,9 @@ _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|min|h) ?)+", re.ASCII)
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|min|h)", re.ASCII)
 
+_DECLARED_TWICE = re.compile(r"Cannot declare \((.+)\) twice \(at line (\d+),", re.DOTALL)
+_SET_TWICE = re.compile(r"Cannot overwrite a value \(at (?:line (\d+),|end of document)")
+
 
 class WrongValueError(ValueError):
     """What a value must be and is not: `must be ..., not ...`. The caller adds source and key."""
@@ -58,8 +61,23 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
     try:
         return tomli.loads(text)
     except (ValueError, RecursionError) as error:  # TOMLDecodeError; int() of over 4300 digits; deep nesting
-        said = " ".join(str(error).split())
-        raise ConfigError(f"{source}: not valid TOML: {said}") from None
+        said = _twice(str(error), text) or f"not valid TOML: {' '.join(str(error).split())}"
+        raise ConfigError(f"{source}: {said}") from None
+
+
+def _twice(said: str, text: str) -> str | None:
+    """What tomli says of a thing that stands in a file twice, in words of the file; `None` for its other errors."""
+    if match := _DECLARED_TWICE.match(said):
+        name = ".".join(re.findall(r"'([^']*)'", match[1]))
+        shown_name = _clean(name)
+        more = f"write [[{shown_name}]], as above" if f"[[{name}]]" in text else "keep one"
+        return f"line {match[2]}: [{shown_name}] stands there twice; {more}"
+    if match := _SET_TWICE.match(said):
+        lines = text.rstrip().split("\n")
+        number = int(match[1] or len(lines))  # the last one is not counted
+        key = lines[number - 1].partition("=")[0].strip()
+        return f"line {number}: {shown(key)} stands there twice; keep one"
+    return None
 
 
 def read_table(table: object, keys: Iterable[Key], *, source: str, where: str = "") -> dict[str, Any]:
@@ -106,8 +124,12 @@ def suggestion(name: str, known: Collection[str]) -> str:
 
 def shown(text: str) -> str:
     """A text of the user in quotes, on one line and not too long."""
+    return f'"{_clean(text)}"'
+
+
+def _clean(text: str) -> str:
     clean = "".join(char if char.isprintable() else "?" for char in text)
-    return f'"{clean if len(clean) <= 60 else clean[:57] + "..."}"'
+    return clean if len(clean) <= 60 else clean[:57] + "..."
 
 
 def kind_of(value: object) -> str:

@@ -148,6 +148,9 @@ def test_a_rule_of_your_own_can_be_switched_off() -> None:
 RULE = '[[rule]]\nname = "r"\n'
 
 
+A_GPU = 'must be a PCI address such as "0000:01:00.0" or a GPU id such as "pci_0000_01_00_0", as `gpuwhy doctor` shows it'
+
+
 @pytest.mark.parametrize(
     ("toml", "line"),
     [
@@ -261,13 +264,29 @@ RULE = '[[rule]]\nname = "r"\n'
         ),
         (
             RULE + "metric = 'power_watts'\nabove = 1\ngpus = ['GPU 0']",
-            'f.toml: rule "r": gpus entry 1 must be a PCI address such as "0000:01:00.0" or a GPU id, not the string "GPU 0"',
+            f'f.toml: rule "r": gpus entry 1 {A_GPU}, not the string "GPU 0"',
+        ),
+        (
+            RULE + "metric = 'power_watts'\nabove = 1\ngpus = ['01:00.0', '0']",
+            f'f.toml: rule "r": gpus entry 2 {A_GPU}, not the string "0"',
         ),
         (
             (RULE + "metric = 'power_watts'\nabove = 1\n") * 2,
             'f.toml: rule "r" is there twice, as [[rule]] 1 and 2; rename or remove one',
         ),
         ("[sampling]\ninterval = 2s", "f.toml: not valid TOML: "),
+        (
+            "[sampling]\ninterval = '2s'\n[sampling]\n",
+            "f.toml: line 3: [sampling] stands there twice; keep one",
+        ),
+        (
+            "[sampling]\ninterval = '2s'\ninterval = '3s'",
+            'f.toml: line 3: "interval" stands there twice; keep one',
+        ),
+        (
+            "[[rule]]\nname = 'r'\n[rule]\nname = 's'",
+            "f.toml: line 3: [rule] stands there twice; write [[rule]], as above",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_is_right(toml: str, line: str) -> None:

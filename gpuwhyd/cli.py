@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gpuwhyd import __version__
 from gpuwhyd.errors import BusError, ConfigError, GpuwhydError
+from gpuwhyd.log import LineLimit
 from gpuwhyd.outputs.journal_log import STDERR, JournalLog, is_the_journal
 
 EX_CONFIG = 78
@@ -121,6 +122,7 @@ def _set_up_log(level: str) -> None:
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.addFilter(LineLimit())
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
 

@@ -73,7 +73,6 @@ class BusService:
         self._connection: BusConnection | None = None
         self._announcer: Announcer | None = None
         self._announcing_fails = False
-        self._known_faults: set[tuple[str, type[Exception]]] = set()
         self._unfinished: dict[asyncio.Task[None], str] = {}
         self._sample_interval_seconds = sample_interval_seconds
         self._views = ManagerViews(
@@ -235,12 +234,8 @@ class BusService:
             connection.reply(call, signature, await answer)
         except CallError as error:
             connection.error(call, error.name, str(error))
-        except Exception as error:  # noqa: BLE001 - one faulty answer must not cost the caller its reply; it is logged
-            # Once for each: whoever provokes it may do so again and again.
-            fault = (call.member, type(error))
-            if fault not in self._known_faults:
-                self._known_faults.add(fault)
-                _log.exception("fault while answering D-Bus method %s", call.member)
+        except Exception:  # noqa: BLE001 - one faulty answer must not cost the caller its reply; it is logged
+            _log.exception("fault while answering D-Bus method %s", call.member)
             text = "gpuwhyd made a mistake; `journalctl -u gpuwhyd` has the details"
             connection.error(call, own_error("Failed", text).name, text)
 

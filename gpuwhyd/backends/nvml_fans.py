@@ -85,8 +85,8 @@ class FanReader:
         """The card's fan mode and its true fans. `power_share`: draw over limit; `now`: monotonic seconds."""
         if fans is None:
             return FanMode.UNKNOWN, ()
-        if not fans:
-            return FanMode.NONE, ()
+        if not fans:  # a fan that has turned is still there, whatever its sensors say
+            return (FanMode.UNKNOWN if self._turned else FanMode.NONE), ()
         if any((fan.percent or 0) > 0 or (fan.rpm or 0) > 0 for fan in fans):
             self._turned, self._passive, self._still_since = True, False, None
         elif not self._turned:

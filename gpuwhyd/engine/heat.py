@@ -61,7 +61,8 @@ class Heat:
             processes_known=reading.processes is not None,
         )
         self.ledger.exited(exits)
-        self._follow_work(now, watts)
+        if watts is not None or reading.utilization_percent is not None:  # else nobody knows, and it stays as it was
+            self._follow_work(now, watts)
 
     def feed_nothing(self, now: float, dt: float, exits: Sequence[ProcessExit]) -> None:
         """The card sleeps or is lost: heat only decays."""

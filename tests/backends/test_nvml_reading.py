@@ -137,6 +137,8 @@ def test_a_fan_that_turned_once_is_never_taken_for_none(rig):
     card.set_fan(0, percent=0, rpm=0)
     modes = {rig.reading().fan_mode for _ in range(40)}
     assert modes == {FanMode.AUTO}
+    card.set_fan(0, percent=0xFFFFFFFF, rpm=65535)
+    assert rig.reading().fan_mode is FanMode.UNKNOWN
 
 
 def test_what_a_card_does_not_support_is_none_and_never_0(rig):

@@ -270,6 +270,15 @@ def test_power_missing_falls_back_to_utilisation_with_less_confidence() -> None:
     assert rig.answer.confidence < 0.9
 
 
+def test_a_load_of_which_nothing_is_known_for_a_moment_is_not_said_to_be_over() -> None:
+    rig = spike({OLLAMA: 95.0})
+    rig.run(20, {OLLAMA: None}, fan=None, watts=None, celsius=None, busy=None)
+    assert rig.answer.cause is Cause.WORKLOAD
+    over = spike({OLLAMA: 95.0}).run(20, fan=57, watts=15)
+    over.run(20, fan=None, watts=None, celsius=None, busy=None)
+    assert over.answer.cause is Cause.RESIDUAL_HEAT
+
+
 def test_a_redacted_answer_holds_no_name_and_still_says_why() -> None:
     rig = spike({OLLAMA: 95.0})
     public = redacted(rig.answer)

@@ -61,7 +61,8 @@ class Heat:
             processes_known=reading.processes is not None,
         )
         self.ledger.exited(exits)
-        if watts is not None or reading.utilization_percent is not None:  # else nobody knows, and it stays as it was
+        # of a card that tells neither, nobody knows whether it works: that stays as it was
+        if watts is not None or reading.utilization_percent is not None:
             self._follow_work(now, watts)
 
     def feed_nothing(self, now: float, dt: float, exits: Sequence[ProcessExit]) -> None:

@@ -4,7 +4,6 @@ The configuration and the simulation's scenarios are read through it. A table is
 mistake becomes a ConfigError of one line: source, line or key, what is wrong, what would be right.
 """
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -118,6 +117,8 @@ def tables(value: object, name: str, *, source: str) -> list[object]:
 
 def suggestion(name: str, known: Collection[str]) -> str:
     """`did you mean "interval"?`, or all that would do."""
+    import difflib  # noqa: PLC0415 - only mistakes need it
+
     close = difflib.get_close_matches(name[:100], known, n=1)
     return f"did you mean {shown(close[0])}?" if close else f"known are {', '.join(known)}"
 

@@ -7,7 +7,6 @@ connections lose the bus when its socket is full, hang when it hangs up, and unm
 
 import functools
 import importlib
-import importlib.metadata
 import io
 import os
 import struct
@@ -66,7 +65,9 @@ class MarshalError(ValueError):
 @functools.cache
 def description() -> str:
     """The library and its version, such as "dbus-next 0.2.3"."""
-    return f"{_DISTRIBUTION} {importlib.metadata.version(_DISTRIBUTION)}"
+    # importlib.metadata would tell it too, with email, zipfile and half a MiB more in its train
+    version = importlib.import_module(f"{_MODULES[_DISTRIBUTION]}.__version__").__version__
+    return f"{_DISTRIBUTION} {version}"
 
 
 def marshal(

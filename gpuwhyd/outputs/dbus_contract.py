@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from xml.etree import ElementTree as ET
-from xml.sax.saxutils import quoteattr
 
 from gpuwhyd.errors import GpuwhydError
 from gpuwhyd.resources import resource
@@ -130,9 +129,9 @@ def introspection(path: str, names: Iterable[str], children: Iterable[str]) -> s
     lines = [
         '<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection 1.0//EN"',
         ' "http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd">',
-        f"<node name={quoteattr(path)}>",
+        f'<node name="{path}">',  # an object path holds nothing that XML would have escaped
         *(f"  {known[name].xml}" for name in names),
-        *(f"  <node name={quoteattr(child)}/>" for child in children),
+        *(f'  <node name="{child}"/>' for child in children),
         "</node>",
     ]
     return "\n".join(lines) + "\n"

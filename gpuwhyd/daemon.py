@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import logging
 import os
-import platform
 import resource as limits
 import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -15,9 +15,6 @@ from pathlib import Path
 
 from gpuwhyd import __version__
 from gpuwhyd.backends.catalog import BACKEND_NAMES, enabled_backends
-from gpuwhyd.backends.simulated import SimulatedBackend, SimulatedProcesses
-from gpuwhyd.backends.simulated_clock import scenario_clock
-from gpuwhyd.backends.simulated_scenario import load_scenario
 from gpuwhyd.bus import library
 from gpuwhyd.config import DEFAULT_PATH, Settings, load
 from gpuwhyd.engine.engine import Engine
@@ -195,14 +192,7 @@ class Daemon:
 
     def _build_sampler(self) -> Sampler:
         if self._options.simulate is not None:
-            scenario = load_scenario(self._options.simulate)
-            clock = scenario_clock(scenario)
-            return Sampler(
-                backends=(SimulatedBackend(scenario, clock.boottime_seconds),),
-                processes=SimulatedProcesses(scenario, clock.boottime_seconds),
-                clock=clock,
-                settings=self._settings.sampling,
-            )
+            return self._build_simulation(self._options.simulate)
         procfs = self._options.procfs
         return Sampler(
             backends=enabled_backends(self._options.sysfs, self._settings.sampling.disabled_backends),
@@ -211,6 +201,21 @@ class Daemon:
             settings=self._settings.sampling,
             processes_hidden=HidepidWatch(procfs),
             suspended_seconds=suspended_seconds,
+        )
+
+    def _build_simulation(self, name: str) -> Sampler:
+        # imported here, because what reads real cards has no use for it
+        from gpuwhyd.backends.simulated import SimulatedBackend, SimulatedProcesses  # noqa: PLC0415
+        from gpuwhyd.backends.simulated_clock import scenario_clock  # noqa: PLC0415
+        from gpuwhyd.backends.simulated_scenario import load_scenario  # noqa: PLC0415
+
+        scenario = load_scenario(name)
+        clock = scenario_clock(scenario)
+        return Sampler(
+            backends=(SimulatedBackend(scenario, clock.boottime_seconds),),
+            processes=SimulatedProcesses(scenario, clock.boottime_seconds),
+            clock=clock,
+            settings=self._settings.sampling,
         )
 
     def _health(self) -> dict[str, object]:
@@ -227,7 +232,7 @@ class Daemon:
             "sample_interval_seconds": self._sampler.interval_seconds,
             "backends": [] if snapshot is None else [as_plain(health) for health in snapshot.backends],
             "bus_library": library.description(),
-            "python": platform.python_version(),
+            "python": ".".join(map(str, sys.version_info[:3])),
             "journal": self._journal.health() if self._journal else {"state": "off"},
             "state_file": None if self._state_path is None else str(self._state_path),
             "config_file": str(config) if (config := self._options.config or DEFAULT_PATH).exists() else None,

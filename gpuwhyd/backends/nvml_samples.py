@@ -86,13 +86,10 @@ class SampleWindow:
         sums: dict[int, list[float]] = {}
         longest = self._longest_cover_us
         for pid, stamp, engine, memory, encoder, decoder in ordered:
-            if (total := sums.get(pid)) is None:
-                total, covered = [0.0, 0.0, 0.0, 0.0], stamp - begin
-                sums[pid] = total
-            else:
-                covered = stamp - last[pid]
+            covered = min(stamp - last.get(pid, begin), longest)
             last[pid] = stamp
-            covered = min(covered, longest)
+            if (total := sums.get(pid)) is None:
+                total = sums[pid] = [0.0, 0.0, 0.0, 0.0]
             total[0] += engine * covered
             if 0 < memory <= 100:
                 total[1] += memory * covered

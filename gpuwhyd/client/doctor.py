@@ -83,6 +83,10 @@ def problems_of(health: Plain, gpus: Sequence[Plain]) -> list[str]:
         )
     if number(journal.get("dropped")):
         found.append(f"{journal['dropped']} events were lost, because the journal was away for too long")
+    found += [
+        f"{text[:1].upper()}{text[1:]}"
+        for text in map(str, cast("Sequence[object]", health.get("notes") or ()))
+    ]
     version = health.get("version")
     if version is not None and version != __version__:
         found.append(
@@ -136,8 +140,6 @@ def doctor_lines(health: Plain, gpus: Sequence[Plain], bus: str, terminal: Termi
     tell("Built on", f"Python {health.get('python', UNKNOWN)}, {health.get('bus_library', UNKNOWN)}")
     if health.get("processes_hidden"):
         tell("Notes", "/proc is mounted with hidepid: only root is told the names of other users' programs")
-    for note in cast("Sequence[object]", health.get("notes") or ()):
-        tell("Notes", str(note))
     return lines
 
 

@@ -140,7 +140,7 @@ def _unreachable(bus: str, error: BusError) -> str:
     name = f"{bus} bus" if bus in {"system", "session"} else f"bus {bus}"
     hint = {
         "system": "Is dbus running? systemctl status dbus",
-        "session": "DBUS_SESSION_BUS_ADDRESS must name the bus of your session",
+        "session": "It belongs to a login session; where there is none: dbus-run-session bash, a shell with a bus",
     }.get(bus, "--bus takes system, session or the address of a running bus")
     reason = str(error).removeprefix("cannot reach the D-Bus ").strip("()")
     return f"The {name} cannot be reached: {reason}. {hint}"
@@ -153,7 +153,11 @@ def _translated(error: BusError, bus: str) -> AskError:
     """
     kind = (error.name or "").removeprefix("org.freedesktop.DBus.Error.")
     if kind in {"ServiceUnknown", "NameHasNoOwner"}:
-        start = "systemctl enable --now gpuwhyd" if bus == "system" else f"gpuwhyd --bus {bus}"
+        start = (
+            "systemctl enable --now gpuwhyd. If it does not stay up: systemctl status gpuwhyd"
+            if bus == "system"
+            else f"gpuwhyd --bus {bus}"
+        )
         return NotRunningError(f"gpuwhyd is not running. Start it: {start}")
     if kind in {"AccessDenied", "AuthFailed"}:
         return AskError(

@@ -19,6 +19,8 @@ _ENDINGS = {
     "removed": "the GPU was removed",
     "reboot": "the machine was started anew",
 }
+_TOLD_FIRST = frozenset({"ended_after_seconds", "ended_by", "peak_fan_percent"})
+"""Evidence that the first line tells in words."""
 
 
 async def answer(daemon: Daemon, options: Options) -> Answer:
@@ -58,9 +60,12 @@ def past_spike_lines(events: Sequence[Plain], terminal: Terminal, now: datetime)
     explanation = cast("Plain", telling.get("explanation") or {})
     head = f"{explanation.get('gpu_label') or events[0].get('gpu_name') or 'GPU'}: {_course(events[-1])}"
     lines = [terminal.paint(line, "bold") for line in wrap(head, terminal.columns, "  ")]
-    suspects = suspect_lines(explanation, terminal)
-    lines += ["", f"  As it was at {clock(telling.get('wall_usec'), now)}:", *suspects] if suspects else [""]
-    evidence = evidence_words(cast("Sequence[Plain]", explanation.get("evidence") or ()), now)
+    over = telling.get("event") == "spike-ended"
+    when = "At its hottest:" if over else f"As it was at {clock(telling.get('wall_usec'), now)}:"
+    suspects = suspect_lines(explanation, terminal, over=over)
+    lines += ["", f"  {when}", *suspects] if suspects else [""]
+    measured = cast("Sequence[Plain]", explanation.get("evidence") or ())
+    evidence = evidence_words([one for one in measured if one.get("quantity") not in _TOLD_FIRST], now)
     if evidence:
         lines += [*wrap_below("  Evidence:   ", evidence, terminal, " " * 14), ""]
     for event in events:

@@ -63,7 +63,7 @@ def explanation_lines(explanation: Plain, terminal: Terminal, now: datetime) -> 
         return lines
     lines += suspect_lines(explanation, terminal)
     notes = [
-        ("Outlook", outlook_words(cast("Plain", explanation.get("outlook") or {}))),
+        ("Outlook", outlook_words(explanation)),
         ("Evidence", evidence_words(cast("Sequence[Plain]", explanation.get("evidence") or ()), now)),
         ("Confidence", share(explanation.get("confidence"))),
         ("Spike", str(explanation.get("spike_id") or "")),
@@ -74,8 +74,11 @@ def explanation_lines(explanation: Plain, terminal: Terminal, now: datetime) -> 
     return lines
 
 
-def suspect_lines(explanation: Plain, terminal: Terminal) -> list[str]:
-    """The suspects as a table, the hottest first, and what nobody visible explains; nothing when there is neither."""
+def suspect_lines(explanation: Plain, terminal: Terminal, *, over: bool = False) -> list[str]:
+    """The suspects as a table, the hottest first, and what nobody visible explains; nothing when there is neither.
+
+    Of a spike that is `over` they are those of its hottest moment: whether they worked then or live now is not told.
+    """
     suspects = cast("Sequence[Plain]", explanation.get("suspects") or ())
     rows = [_suspect_row(suspect) for suspect in suspects]
     unattributed = number(explanation.get("unattributed_share")) or 0.0
@@ -85,11 +88,14 @@ def suspect_lines(explanation: Plain, terminal: Terminal) -> list[str]:
         return []
 
     def style(row: int) -> tuple[str, ...]:
-        if row >= len(suspects) or not suspects[row].get("alive", True):
+        if row >= len(suspects) or (not over and not suspects[row].get("alive", True)):
             return ("dim",)
         return ("yellow",) if row == 0 else ()
 
-    return ["", *table(_SUSPECT_COLUMNS, rows, terminal, indent="  ", row_style=style), ""]
+    shown = [i for i, column in enumerate(_SUSPECT_COLUMNS) if not (over and column.title == "STATE")]
+    columns = [_SUSPECT_COLUMNS[i] for i in shown]
+    cells = [[row[i] for i in shown] for row in rows]
+    return ["", *table(columns, cells, terminal, indent="  ", row_style=style), ""]
 
 
 def _suspect_row(suspect: Plain) -> tuple[str, ...]:
@@ -120,13 +126,18 @@ def state_words(suspect: Plain) -> str:
     return "working" if stopped is None else f"idle for {about(stopped)}"
 
 
-def outlook_words(outlook: Plain) -> str:
-    """What happens next; empty when nobody can tell."""
+def outlook_words(explanation: Plain) -> str:
+    """What happens next; empty when nobody can tell.
+
+    A load that is over does not keep the card as it is, also while its temperature stands still.
+    """
+    outlook = cast("Plain", explanation.get("outlook") or {})
+    trend = "falling" if explanation.get("cause") == "residual-heat" else str(outlook.get("trend"))
     words = {
         "rising": "still getting hotter",
         "steady": "stays like this while the load does",
         "falling": "cooling down",
-    }.get(str(outlook.get("trend")), "")
+    }.get(trend, "")
     quiet_in = number(outlook.get("quiet_in_seconds"))
     if quiet_in is None:
         return words

@@ -20,6 +20,7 @@ class Options:
     waybar: bool = False
     since_usec: int = 0
     limit: int = 20
+    all_events: bool = False
     terminal: Terminal
     now: datetime
     """With its zone: times are shown in it."""

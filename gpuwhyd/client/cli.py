@@ -35,6 +35,7 @@ _SPIKE_ID = re.compile(r"(?:.+-)?\d{10,20}")
 _BELONGS_TO = {
     "since": ("history",),
     "limit": ("history",),
+    "all_events": ("history",),
     "once": ("top",),
     "format": ("watch",),
     "exit_code": ("why", "status", "top"),
@@ -143,12 +144,16 @@ def _watch(options: Options) -> int:
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
     """The command line, checked. Raises AskError saying what would be right; --help and --version end the program."""
-    given = _parser().parse_intermixed_args(arguments)
+    given = _parser().parse_intermixed_args(
+        _with_spans_back(sys.argv[1:] if arguments is None else arguments)
+    )
     command, spike_id = _command(given.what)
     for name, commands in _BELONGS_TO.items():
         if getattr(given, name) not in {None, False} and command not in commands:
             owner = " and ".join(("gpuwhy " + one).removesuffix(" why") for one in commands)
-            raise AskError(f"--{name.replace('_', '-')} belongs to {owner}. See: gpuwhy --help")
+            raise AskError(
+                f"--{name.removesuffix('_events').replace('_', '-')} belongs to {owner}. See: gpuwhy --help"
+            )
     if given.json and given.format == "waybar":
         raise AskError("--json and --format waybar are two forms; give one of them")
     now = datetime.now(UTC)
@@ -165,9 +170,21 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         waybar=given.format == "waybar",
         since_usec=_since(given.since, now),
         limit=_limit(given.limit),
+        all_events=given.all_events,
         terminal=terminal,
         now=now,
     )
+
+
+def _with_spans_back(arguments: Sequence[str]) -> list[str]:
+    """`--since -2h`, as journalctl takes it, in one word: argparse takes `-2h` for an option."""
+    words: list[str] = []
+    for word in arguments:
+        if words and words[-1] == "--since" and re.match("-[0-9]", word):
+            words[-1] = f"--since={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -199,6 +216,12 @@ def _parser() -> argparse.ArgumentParser:
         "--format", choices=("text", "json", "waybar"), help="watch: waybar is for its custom module"
     )
     parser.add_argument("--since", metavar="TIME", help=f"history: {EXAMPLES}")
+    parser.add_argument(
+        "--all",
+        dest="all_events",
+        action="store_true",
+        help="history: also GPUs and drivers that came and went, beside spikes and alerts",
+    )
     parser.add_argument("--limit", metavar="N", help="history: at most so many, the newest; default: 20")
     return parser
 

@@ -106,10 +106,10 @@ def spike_duration(spike: Plain) -> float | None:
 
 
 def event_title(event: Plain) -> str:
-    """`fan up`, `quiet`, `ALERT overheating`; an event of a newer daemon keeps its own name."""
+    """`fan up`, `quiet`, `ALERT overheating`, `FAILING nvml`; an event of a newer daemon keeps its own name."""
     name = str(event.get("event", ""))
-    rule = str(event.get("rule") or "")
-    return " ".join(filter(None, (_TITLES.get(name, name), rule)))
+    which = str(event.get("rule") or event.get("backend") or "")
+    return " ".join(filter(None, (_TITLES.get(name, name), which)))
 
 
 def event_message(event: Plain) -> str:

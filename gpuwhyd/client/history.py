@@ -1,4 +1,4 @@
-"""`gpuwhy history`: past spikes and alerts, newest last."""
+"""`gpuwhy history`: past spikes and alerts, with `--all` also GPUs and backends that came and went; newest last."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -7,7 +7,6 @@ from gpuwhyd.client.answer import Answer, Options
 from gpuwhyd.client.ask import Daemon, Plain
 from gpuwhyd.client.gpus import chosen_gpus, gpu_name
 from gpuwhyd.client.happenings import (
-    event_message,
     event_title,
     leading_suspect,
     most_telling,
@@ -35,6 +34,7 @@ _COLUMNS = (
 _FULL_ID_COLUMNS = 120
 """In a narrower terminal a spike's id is shown without its GPU; `gpuwhy` takes that too."""
 _SPIKE_EVENTS = frozenset({"spike-started", "spike-updated", "spike-ended"})
+_ALERT_EVENTS = frozenset({"alert-raised", "alert-cleared"})
 
 
 async def answer(daemon: Daemon, options: Options) -> Answer:
@@ -42,6 +42,8 @@ async def answer(daemon: Daemon, options: Options) -> Answer:
     if options.gpu is not None:
         only = {"gpu": str(chosen_gpus(await daemon.summary(), options.gpu)[0]["gpu"])}
     events = await daemon.events(since_usec=options.since_usec, maximum=MOST_EVENTS, **only)
+    if not options.all_events:
+        events = [event for event in events if event.get("event") in _SPIKE_EVENTS | _ALERT_EVENTS]
     entries = grouped(events)[-options.limit :]
     if options.as_json:
         from gpuwhyd.client import json_form  # noqa: PLC0415 - only --json needs the model's field names
@@ -79,10 +81,10 @@ def _row(entry: Sequence[Plain], *, short: bool) -> tuple[str, ...]:
     gpu = gpu_name({"name": first.get("gpu_name") or first.get("gpu_id") or UNKNOWN})
     telling = most_telling(entry) or last
     suspect = leading_suspect(telling)
-    who, heat = (suspect_name(suspect), share(suspect.get("share"))) if suspect else ("", UNKNOWN)
+    who, heat = (suspect_name(suspect), share(suspect.get("share"))) if suspect else (UNKNOWN, UNKNOWN)
     if first.get("event") not in _SPIKE_EVENTS:
         when, what = _minute(first.get("wall_usec")), event_title(first)
-        return (when, gpu, what, UNKNOWN, UNKNOWN, UNKNOWN, who or event_message(first), heat, "")
+        return (when, gpu, what, UNKNOWN, UNKNOWN, UNKNOWN, who, heat, "")
     spike = cast("Plain", last.get("spike") or {})
     spike_id = str(first.get("spike_id") or "")
     return (
@@ -92,7 +94,7 @@ def _row(entry: Sequence[Plain], *, short: bool) -> tuple[str, ...]:
         _lasted(last, spike),
         percent(spike.get("peak_fan_percent")),
         str(telling.get("cause") or UNKNOWN),
-        who or UNKNOWN,
+        who,
         heat,
         spike_id.rpartition("-")[2] if short else spike_id,
     )

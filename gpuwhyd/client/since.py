@@ -17,11 +17,11 @@ EXAMPLES = '2h, "3 days", today, yesterday, 14:30, 2026-11-23 or "2026-11-23 14:
 def since_usec(text: str, now: datetime) -> int:
     """Wall-clock microseconds of what `text` means at `now`, in local time; never after now.
 
-    Knows spans back from now (`2h`, `1h 30min`, `3 days ago`), `today` and `yesterday` (their midnight), a time of
+    Knows spans back from now (`2h`, `1h 30min`, `3 days ago`, `-2h`), `today` and `yesterday` (their midnight), a time of
     this day, a date, and a date with time. Raises ValueError saying what is right.
     """
     words = text.strip().lower().removesuffix("ago").strip()
-    when = _named_day(words, now) or _span_back(words, now) or _point(text.strip(), now)
+    when = _named_day(words, now) or _span_back(words.removeprefix("-"), now) or _point(text.strip(), now)
     if when is None:
         raise ValueError(f"{text!r} is no time that gpuwhy knows; write {EXAMPLES}")
     if when > now:

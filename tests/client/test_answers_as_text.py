@@ -1,5 +1,6 @@
 """What each command writes, from the dicts that arrive over D-Bus."""
 
+import dataclasses
 import re
 from datetime import UTC, datetime
 
@@ -16,7 +17,18 @@ from gpuwhyd.client.top import top_lines
 from gpuwhyd.client.watch import event_lines
 from gpuwhyd.client.waybar import waybar_form
 from gpuwhyd.client.why import explanation_lines
-from gpuwhyd.model import AlertEvent, Cause, EventKind, Outlook, Program, ProgramKind, Suspect
+from gpuwhyd.model import (
+    AlertEvent,
+    BackendEvent,
+    Cause,
+    EventKind,
+    Evidence,
+    GpuEvent,
+    Outlook,
+    Program,
+    ProgramKind,
+    Suspect,
+)
 from gpuwhyd.outputs.dbus_privacy import ANYONE
 from gpuwhyd.outputs.dbus_views import alert_signal, processes, spike_signal, summary
 from gpuwhyd.outputs.dbus_views import metrics as metrics_view
@@ -95,6 +107,14 @@ def test_evidence_outlook_and_confidence_are_in_words():
     )
 
 
+def test_a_load_that_is_over_does_not_keep_the_card_as_it_is():
+    over = reports.explanation(
+        cause=Cause.RESIDUAL_HEAT, outlook=Outlook(trend="steady", quiet_in_seconds=60.0)
+    )
+    text = "\n".join(explanation_lines(reports.plain(over), PIPE, NOW))
+    assert "Outlook:    cooling down, quiet in about 1 min" in text
+
+
 def test_a_quiet_card_is_one_line():
     assert explanation_lines(reports.plain(reports.quiet_explanation()), PIPE, NOW) == [
         reports.QUIET_SENTENCE
@@ -148,6 +168,32 @@ def test_history_has_one_row_per_spike_newest_last_with_the_cause_of_its_load():
     assert "ALERT overheating" in lines[2]
 
 
+def test_history_names_in_its_last_columns_who_led_or_nobody():
+    nobody = dataclasses.replace(reports.alert(), explanation=reports.explanation(suspects=()))
+    added = GpuEvent(
+        kind=EventKind.GPU_ADDED,
+        wall_usec=reports.WALL_USEC,
+        boottime_seconds=1.0,
+        gpu=reports.GPU,
+        sentence="GPU 0 (RTX 3070): found.",
+    )
+    failing = BackendEvent(
+        kind=EventKind.BACKEND_FAILING,
+        wall_usec=reports.WALL_USEC,
+        boottime_seconds=1.0,
+        backend="nvml",
+        sentence="nvml: the driver does not answer.",
+    )
+    lines = history_lines(grouped(events_of(reports.alert(), nobody, added, failing)), PIPE)
+    assert [re.split(r" {2,}", line)[2:] for line in lines] == [
+        ["WHAT", "BY", "SHARE"],
+        ["ALERT overheating", "ollama.service", "81 %"],
+        ["ALERT overheating", "-", "-"],
+        ["GPU added", "-", "-"],
+        ["FAILING nvml", "-", "-"],
+    ]
+
+
 def test_history_keeps_what_matters_most_in_80_columns():
     lines = history_lines(grouped(events_of(*reports.whole_spike(), reports.alert())), Terminal(columns=80))
     assert lines[0].split() == ["WHEN", "WHAT", "LASTED", "BY", "SPIKE"]
@@ -169,6 +215,23 @@ def test_a_past_spike_tells_its_course_its_suspects_and_its_events():
     )
     assert any(line.startswith("  ollama.service   81 %") for line in lines)
     assert [line.split("  ")[2].strip() for line in lines[-3:]] == ["fan up", "update", "quiet"]
+
+
+def test_a_spike_that_is_over_shows_the_suspects_of_its_hottest_moment_without_a_state():
+    started, updated, ended = reports.whole_spike()
+    evidence = (
+        Evidence(quantity="ended_after_seconds", value=261.5, unit="s", since_usec=reports.WALL_USEC),
+        Evidence(quantity="ended_by", value="rest"),
+        Evidence(quantity="peak_fan_percent", value=71.0, unit="%"),
+    )
+    told = dataclasses.replace(ended, explanation=reports.explanation(evidence=evidence))
+    text = "\n".join(past_spike_lines(events_of(started, updated, told), PIPE, NOW))
+    assert "\n  At its hottest:\n\n  SUSPECT         SHARE  POWER   MEMORY" in text
+    assert "working" not in text
+    assert "exited" not in text
+    assert "Evidence" not in text
+    open_still = "\n".join(past_spike_lines(events_of(started), PIPE, NOW))
+    assert re.search(r"\n  As it was at [-0-9: ]+:\n\n  SUSPECT +SHARE +POWER +STATE", open_still)
 
 
 def test_a_spike_and_an_alert_signal_read_like_the_events_that_are_remembered():
@@ -242,6 +305,10 @@ def test_doctor_finds_nothing_when_all_is_well():
         ({"journal": {"state": "waiting", "queued": 4, "dropped": 0}}, "takes no events, 4 wait"),
         ({"journal": {"state": "ready", "queued": 0, "dropped": 2}}, "2 events were lost"),
         ({"version": "0.0.9"}, "systemctl restart gpuwhyd"),
+        (
+            {"notes": ['configuration not taken over: f.toml: unknown key "x"']},
+            'Configuration not taken over: f.toml: unknown key "x"',
+        ),
     ],
 )
 def test_doctor_names_each_problem(changes, named):
@@ -254,6 +321,16 @@ def test_doctor_takes_a_missing_or_lost_card_as_a_problem():
     assert any("No GPU found" in problem for problem in problems_of(reports.health(), []))
     card = metrics(metrics_view(reports.loud_report())[0]) | {"state": "lost"}
     assert any("RTX 3070 is lost" in problem for problem in problems_of(reports.health(), [card]))
+
+
+def test_doctor_tells_a_note_once_and_the_defaults_where_there_is_no_file():
+    cards = [metrics(one) for one in metrics_view(reports.loud_report())]
+    health = reports.health(notes=["configuration not taken over: f.toml: line 1"])
+    del health["config_file"]
+    text = "\n".join(doctor_lines(health, cards, "system", PIPE))
+    assert text.startswith("1 problem:\n")
+    assert text.count("not taken over") == 1
+    assert "Settings     the defaults, no file" in text
 
 
 @pytest.mark.parametrize("columns", [40, 80, 200])

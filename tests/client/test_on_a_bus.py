@@ -13,7 +13,7 @@ from functools import partial
 
 import pytest
 
-from gpuwhyd.model import EventKind
+from gpuwhyd.model import EventKind, GpuEvent
 from tests.bus.buses import private_bus
 from tests.client import reports
 from tests.client.daemon import DEADLINE_SECONDS, GPUWHY, gpuwhy, gpuwhy_running, serving
@@ -135,7 +135,31 @@ def test_a_daemon_that_does_not_run_is_one_line_and_exit_code_3(bus):
 def test_on_the_system_bus_systemctl_is_what_starts_it(bus):
     answer = gpuwhy("system", DBUS_SYSTEM_BUS_ADDRESS=bus.address)
     assert answer.returncode == 3
-    assert answer.stderr == "gpuwhyd is not running. Start it: systemctl enable --now gpuwhyd\n"
+    assert answer.stderr == (
+        "gpuwhyd is not running. Start it: systemctl enable --now gpuwhyd. "
+        "If it does not stay up: systemctl status gpuwhyd\n"
+    )
+
+
+def test_where_there_is_no_session_bus_it_says_how_to_get_one():
+    answer = gpuwhy("session", DBUS_SESSION_BUS_ADDRESS="", XDG_RUNTIME_DIR="")
+    assert answer.returncode == 2
+    assert "dbus-run-session bash" in answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
+def test_history_leaves_out_what_is_neither_spike_nor_alert_unless_all_is_asked_for(bus):
+    added = GpuEvent(
+        kind=EventKind.GPU_ADDED,
+        wall_usec=reports.WALL_USEC,
+        boottime_seconds=1.0,
+        gpu=reports.GPU,
+        sentence="GPU 0 (RTX 3070): found.",
+    )
+    with serving(bus.address, reports.loud_report(events=(added, reports.alert()))):
+        for form in ([], ["--json"]):
+            assert "added" not in gpuwhy(bus.address, "history", *form).stdout
+            assert "added" in gpuwhy(bus.address, "history", "--all", *form).stdout
 
 
 def test_no_gpu_leads_to_the_doctor_who_says_what_is_missing(bus):

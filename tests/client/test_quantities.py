@@ -76,6 +76,7 @@ def test_times_are_local_and_name_the_day_when_it_is_another(central_european_ti
     ("text", "local"),
     [
         ("2h", "2026-11-23 10:00:00"),
+        ("-2h", "2026-11-23 10:00:00"),
         ("90 min", "2026-11-23 10:30:00"),
         ("1h 30min", "2026-11-23 10:30:00"),
         ("3 days ago", "2026-11-20 12:00:00"),
@@ -94,7 +95,7 @@ def test_since_takes_what_people_write_in_local_time(central_european_time, text
 
 
 @pytest.mark.parametrize(
-    "text", ["", "soon", "2 parsecs", "2026-13-01", "-2h", "2027-01-01", "23:59", "s", "now()"]
+    "text", ["", "soon", "2 parsecs", "2026-13-01", "--2h", "-today", "2027-01-01", "23:59", "s", "now()"]
 )
 def test_since_says_what_would_be_right(central_european_time, text):
     with pytest.raises(ValueError, match=r'2h, "3 days", today'):

@@ -104,7 +104,7 @@ class BusService:
             try:
                 reason, retry_seconds, told = await self._serve_once(), FIRST_RETRY_SECONDS, ""
             except BusError as error:
-                reason = str(error)
+                reason = _in_words(error)
             if reason != told:
                 _log.warning("not on D-Bus, trying again: %s", reason)
                 told = reason
@@ -124,7 +124,7 @@ class BusService:
 
     async def _serve_once(self) -> str:
         """From connecting to losing the connection or the name; gives the reason. Raises BusError."""
-        connection = await BusConnection.connect(self._address, reply_limit_bytes=ANSWER_LIMIT_BYTES)
+        connection = await self._connect()
         try:
             self._connection = connection
             connection.set_handler(self._on_call)
@@ -143,6 +143,15 @@ class BusService:
             self._connection = None
             await self._end_unfinished()
             await connection.close()
+
+    async def _connect(self) -> BusConnection:
+        try:
+            return await BusConnection.connect(self._address, reply_limit_bytes=ANSWER_LIMIT_BYTES)
+        except BusError as error:
+            if self._address != "session":
+                raise
+            remedy = "where there is none: dbus-run-session gpuwhyd --bus session; script/demo brings its own"
+            raise BusError(f"{error}; {remedy}") from error
 
     def _announce(self, report: Report, *, with_events: bool = True) -> None:
         if self._announcer is None:
@@ -279,3 +288,13 @@ async def _first(disconnected: Coroutine[Any, Any, str], name_lost: Coroutine[An
     finally:
         lost.cancel()
         taken.cancel()
+
+
+def _in_words(error: BusError) -> str:
+    """The same at each attempt, so that it is logged once: the bus's own text names the connection of the attempt."""
+    if error.name != f"{_DBUS}.Error.AccessDenied":
+        return str(error)
+    return (
+        f"the bus lets nobody but root own {BUS_NAME}, and root by the policy that `gpuwhyd install` puts there: "
+        "systemctl start gpuwhyd. As a plain user: gpuwhyd --bus session"
+    )

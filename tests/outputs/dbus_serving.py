@@ -88,7 +88,12 @@ class StuckHistory:
 
 @contextlib.asynccontextmanager
 async def serving(
-    address: str, daemon: Daemon, *, history: object = None, follow_logind: bool = False
+    address: str,
+    daemon: Daemon,
+    *,
+    history: object = None,
+    follow_logind: bool = False,
+    within_seconds: float = WITHIN_SECONDS,
 ) -> AsyncIterator[BusService]:
     service = BusService(
         address=address,
@@ -104,7 +109,7 @@ async def serving(
     daemon.service = service
     running = asyncio.create_task(service.run())
     try:
-        await asyncio.wait_for(service.serving.wait(), WITHIN_SECONDS)
+        await asyncio.wait_for(service.serving.wait(), within_seconds)
         yield service
     finally:
         await service.close()

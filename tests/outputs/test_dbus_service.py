@@ -466,6 +466,33 @@ def test_after_a_crash_of_the_bus_the_name_comes_back_and_everything_is_announce
         asyncio.run(body(first))
 
 
+def test_who_may_not_own_the_name_is_told_what_to_do(caplog):
+    async def body(address):
+        daemon = Daemon()
+        with pytest.raises(TimeoutError):  # it goes on trying; the policy may come
+            async with serving(address, daemon, within_seconds=1.5):
+                pass
+
+    with private_bus("system") as bus:  # without our policy
+        asyncio.run(body(bus.address))
+    [told] = [record.getMessage() for record in caplog.records if "not on D-Bus" in record.getMessage()]
+    assert "lets nobody but root own org.gpuwhyd1" in told
+    assert "systemctl start gpuwhyd. As a plain user: gpuwhyd --bus session" in told
+
+
+def test_where_there_is_no_session_bus_it_is_told_how_to_get_one(caplog, monkeypatch):
+    monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+
+    async def body():
+        with pytest.raises(TimeoutError):
+            async with serving("session", Daemon(), within_seconds=0.3):
+                pass
+
+    asyncio.run(body())
+    assert "dbus-run-session gpuwhyd --bus session" in caplog.text
+
+
 def test_a_name_that_is_taken_is_owned_as_soon_as_it_is_free(caplog):
     async def ask(address):
         async with serving(address, Daemon()), connected(address) as client:

@@ -125,14 +125,14 @@ def entry(event: Event, *, object_pid: bool) -> Fields:
     match event:
         case SpikeEvent():
             fields.append(("GPUWHY_SPIKE_ID", _clean(event.spike.spike_id)))
-            fields.append(("GPUWHY_DURATION_SECONDS", _number(_spike_seconds(event))))
+            fields.append(("GPUWHY_DURATION_SECONDS", _number(_spike_seconds(event), digits=1)))
             fields += _explanation_fields(event.explanation, object_pid=object_pid)
         case AlertEvent():
             fields.append(("GPUWHY_RULE", _clean(event.rule)))
             fields.append(("GPUWHY_SEVERITY", event.severity.value))
             fields.append(("GPUWHY_METRIC", _clean(event.metric)))
             fields.append(("GPUWHY_VALUE", _number(event.value)))
-            fields.append(("GPUWHY_DURATION_SECONDS", _number(event.for_seconds)))
+            fields.append(("GPUWHY_DURATION_SECONDS", _number(event.for_seconds, digits=1)))
             fields += _explanation_fields(event.explanation, object_pid=object_pid)
         case GpuEvent() | BackendEvent():
             pass
@@ -246,10 +246,11 @@ def _spike_seconds(event: SpikeEvent) -> float:
     return round(max(0.0, until - event.spike.began_boottime_seconds), 3)
 
 
-def _number(value: float | None) -> str | None:
+def _number(value: float | None, *, digits: int = 3) -> str | None:
+    """`digits` behind the point at most: people read durations, in the catalog's texts."""
     if value is None or not math.isfinite(value):
         return None
-    return f"{round(value, 3):.15g}"
+    return f"{round(value, digits):.15g}"
 
 
 def _clean(text: str) -> str:

@@ -57,6 +57,13 @@ def test_a_spike_carries_the_documented_fields():
     }
 
 
+def test_a_duration_is_told_to_a_tenth_of_a_second_and_kept_more_exactly():
+    event = spike_event()
+    event = dataclasses.replace(event, boottime_seconds=event.spike.began_boottime_seconds + 261.5324)
+    assert values(entry(event, object_pid=False), "GPUWHY_DURATION_SECONDS") == ["261.5"]
+    assert record(event)["duration_seconds"] == 261.532
+
+
 def test_every_suspects_unit_is_named_alive_or_exited():
     fields = entry(spike_event(), object_pid=False)
     assert values(fields, "OBJECT_SYSTEMD_UNIT") == ["ollama.service", "burner.service"]

@@ -1,11 +1,12 @@
 """The command `gpuwhyd`: the daemon, and what installs, checks and reloads it."""
 
 import argparse
-import asyncio
 import logging
 import os
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from gpuwhyd import __version__
 from gpuwhyd.errors import BusError, ConfigError, GpuwhydError
@@ -32,12 +33,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     if options.command == "reload":
-        return asyncio.run(_reload(options.bus))
+        return _run_loop(_reload(options.bus))
     if options.command in {"install", "uninstall", "check"}:
         return _installation(options)
     if options.check_config:
         return _check_config(options.config)
-    return asyncio.run(_serve(options))
+    return _run_loop(_serve(options))
+
+
+def _run_loop(work: Coroutine[Any, Any, int]) -> int:
+    """Without TLS, which nothing here speaks: asyncio would load OpenSSL, 4 MiB, if it found the module."""
+    sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]  # None: as if it were not installed
+    import asyncio  # noqa: PLC0415 - only now
+
+    return asyncio.run(work)
 
 
 async def _serve(options: argparse.Namespace) -> int:

@@ -35,8 +35,9 @@ _FORMS: Mapping[str, Callable[[object], bool]] = {
     **dict.fromkeys(("evidence", "fans", "gpus", "suspects"), _is_list_of_tables),
     **dict.fromkeys(("command_line", "notes", "pids", "throttle_reasons"), _is_list),
     **dict.fromkeys(
-        ("cause", "event", "fan_mode", "gpu_id", "id", "rule", "spike_id", "state", "wall_usec"), _is_single
+        ("cause", "ended_by", "event", "fan_mode", "gpu_id", "id", "name", "quantity"), _is_single
     ),
+    **dict.fromkeys(("rule", "severity", "spike_id", "state", "trend", "unit", "wall_usec"), _is_single),
     "gpu": _is_path,
 }
 """By the names of the model and of `dbus/*.xml`; names that are not here are only shown, and may be anything."""

@@ -34,6 +34,7 @@ HOSTILE_TEXTS = (
     ") R 1 1",
     "=;,:/%%$()<>&'\"\\",
     "../../etc/shadow",
+    "/opt/../../../etc/shadow",
     "-1",
     "1e999",
     "NaN",
@@ -154,10 +155,10 @@ def damaged_tree(draw: st.DrawFn, samples: Sequence[object], most: int = 3) -> o
     """A tree of dicts and lists after up to `most` changes: values replaced, keys gone, added, renamed."""
     tree = json.loads(json.dumps(samples[draw(st.integers(0, len(samples) - 1))]))
     for _ in range(draw(st.integers(0, most))):
-        places = list(_places(tree))
-        if not places:
+        found = places(tree)
+        if not found:
             return draw(hostile_values())
-        container, key = places[draw(st.integers(0, len(places) - 1))]
+        container, key = found[draw(st.integers(0, len(found) - 1))]
         match draw(st.integers(0, 7)):
             case 0 if isinstance(container, dict):
                 del container[key]
@@ -172,7 +173,8 @@ def damaged_tree(draw: st.DrawFn, samples: Sequence[object], most: int = 3) -> o
     return tree
 
 
-def _places(tree: object) -> list[tuple[dict[object, object] | list[object], object]]:
+def places(tree: object) -> list[tuple[dict[object, object] | list[object], object]]:
+    """Every value of the tree, as its table or list and its key there."""
     found: list[tuple[dict[object, object] | list[object], object]] = []
     waiting = [tree]
     while waiting:

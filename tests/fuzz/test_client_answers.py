@@ -1,6 +1,7 @@
 """The command beside a daemon of another version: keys missing, new, or of another type. It shows what it knows."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ from gpuwhyd.outputs.dbus_views import (
 from gpuwhyd.outputs.journal_entries import record
 from tests.bus.scripted_bus import Peer, scripted_bus
 from tests.client import reports
-from tests.fuzz.mutation import HOSTILE_TEXTS, damaged_text, damaged_tree, examples
+from tests.fuzz.mutation import HOSTILE_TEXTS, damaged_text, damaged_tree, examples, places
 from tests.fuzz.test_process_names import assert_harmless
 
 REPORT = reports.loud_report(events=(*reports.whole_spike(), reports.alert()))
@@ -118,6 +119,52 @@ def test_every_command_answers_or_says_in_one_line_why_not(answers: object, gpu:
             json_form.one_line(form)
             assert 0 <= form["percentage"] <= 100  # type: ignore[operator]
 
+    asyncio.run(run())
+
+
+class Recorded(Daemon):
+    """Answers come as they stand, past any bus and codec: a peer may send what ours would clean."""
+
+    def __init__(self, answers: dict[str, object]) -> None:
+        self.answers = answers
+
+    async def _ask(self, member: str, signature: str, body: tuple[object, ...]) -> object:
+        return self.answers[member]
+
+
+OTHER_FORMS = ("\x1b[2J\u202e\ud800", 5, [5], {"a": 5}, float("nan"))
+
+
+SHOWN_BY = {
+    "GetSummary": ("why", "status", "top"),
+    "Explain": ("why", "top"),
+    "GetProcesses": ("top",),
+    "GetMetrics": ("doctor",),
+    "GetHealth": ("doctor",),
+    "GetEvents": ("history", "spike"),
+}
+
+
+@pytest.mark.parametrize("member", ANSWERS)
+def test_any_one_value_may_have_any_other_form(member: str) -> None:
+    async def show() -> None:
+        for command in SHOWN_BY[member]:
+            for line in (await cli._COMMANDS[command](daemon, OPTIONS)).lines:
+                assert_harmless(line)
+
+    async def run() -> None:
+        for container, key in places(answers[member]):
+            known = container[key]
+            for other in OTHER_FORMS:
+                container[key] = other
+                with contextlib.suppress(AskError):  # no GPU that could be asked for
+                    await show()
+                json_form.one_line(waybar_form(await daemon.summary()))
+            container[key] = known
+
+    answers = json.loads(json.dumps(ANSWERS))
+    del answers["GetEvents"][1:-1]
+    daemon = Recorded(answers)
     asyncio.run(run())
 
 

@@ -22,7 +22,17 @@ from tests.processes.test_hidepid import DEBIAN
 COMMS = st.one_of(
     st.binary(max_size=15),
     st.sampled_from(
-        [b") R 1 1 1", b"((", b"))", b") Z 0", b"a\nUid:\t0", b"\x1b[2J", b"\xff\xfe", "\u202egpj".encode()]
+        [
+            b") R 1 1 1",
+            b"((",
+            b"))",
+            b") Z 0",
+            b"a\nUid:\t0",
+            b"Uid:\t0\t0\t0",
+            b"\x1b[2J",
+            b"\xff\xfe",
+            "\u202egpj".encode(),
+        ]
     ),
 ).map(lambda name: name.replace(b"\0", b"?"))
 """TASK_COMM_LEN is 16: a name has up to 15 bytes of anything but NUL."""
@@ -169,6 +179,18 @@ def test_below_its_cgroup_a_service_stays_that_service(below: list[str]) -> None
     )
     assert place.app is None
     assert place.virtual_machine is None
+
+
+@examples(300)
+@given(
+    st.lists(SEGMENTS, min_size=1, max_size=6),
+    st.sampled_from(["/lxc/web", "/docker", "/lxc.payload.web", "/x"]),
+)
+def test_what_a_container_calls_a_unit_is_none_of_this_machine(below: list[str], above: str) -> None:
+    """The units of the systemd inside are not those that journalctl and systemctl know here."""
+    place = placement("0::" + "/".join([above, *below]) + "\n")
+
+    assert (place.unit, place.slice, place.user_unit, place.owner_uid) == (None, None, None, None)
 
 
 MOUNTS = st.lists(

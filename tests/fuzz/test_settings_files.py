@@ -177,3 +177,16 @@ def test_a_damaged_manifest_names_only_files_below_the_root_or_is_an_error(tree:
             place.exists()
         for content in (*manifest.files.values(), *manifest.links.values(), *manifest.configuration.values()):
             assert isinstance(content, str)
+
+
+@pytest.mark.parametrize("path", ["/etc/../../x", "relative", "", "/a\0b", "/a\nb", 5, None, ["/a"]])
+def test_a_manifest_with_a_path_that_leads_elsewhere_is_an_error(tmp_path: Path, path: object) -> None:
+    manifest = inside(tmp_path, MANIFEST)
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps(WHOLE_MANIFEST | {"directories": ["/opt/gpuwhyd", path]}))
+    with pytest.raises(InstallError, match="is damaged"):
+        read_manifest(tmp_path)
+    if isinstance(path, str):
+        manifest.write_text(json.dumps(WHOLE_MANIFEST | {"files": {path: "ab" * 32}}))
+        with pytest.raises(InstallError, match="is damaged"):
+            read_manifest(tmp_path)

@@ -1,4 +1,4 @@
-"""`gpuwhy history`: past spikes and alerts, with `--all` also GPUs and backends that came and went; newest last."""
+"""`gpuwhy history`: past spikes, alerts, lost GPUs; with `--all` also GPUs and backends that came and went."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -35,6 +35,7 @@ _FULL_ID_COLUMNS = 120
 """In a narrower terminal a spike's id is shown without its GPU; `gpuwhy` takes that too."""
 _SPIKE_EVENTS = frozenset({"spike-started", "spike-updated", "spike-ended"})
 _ALERT_EVENTS = frozenset({"alert-raised", "alert-cleared"})
+_ALWAYS = _SPIKE_EVENTS | _ALERT_EVENTS | {"gpu-lost"}
 
 
 async def answer(daemon: Daemon, options: Options) -> Answer:
@@ -43,7 +44,7 @@ async def answer(daemon: Daemon, options: Options) -> Answer:
         only = {"gpu": str(chosen_gpus(await daemon.summary(), options.gpu)[0]["gpu"])}
     events = await daemon.events(since_usec=options.since_usec, maximum=MOST_EVENTS, **only)
     if not options.all_events:
-        events = [event for event in events if event.get("event") in _SPIKE_EVENTS | _ALERT_EVENTS]
+        events = [event for event in events if event.get("event") in _ALWAYS]
     entries = grouped(events)[-options.limit :]
     if options.as_json:
         from gpuwhyd.client import json_form  # noqa: PLC0415 - only --json needs the model's field names

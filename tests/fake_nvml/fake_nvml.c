@@ -871,3 +871,7 @@ FAKE_NONE(nvmlDeviceGetDriverModel, nvmlDriverModel_t *current, nvmlDriverModel_
 FAKE_NONE(nvmlDeviceGetDriverModel_v2, nvmlDriverModel_t *current, nvmlDriverModel_t *pending)
 FAKE_NONE(nvmlDeviceGetConfComputeMemSizeInfo, nvmlConfComputeMemSizeInfo_t *info)
 FAKE_NONE(nvmlDeviceGetPcieThroughput, nvmlPcieUtilCounter_t counter, unsigned int *value)
+FAKE_NONE(nvmlDeviceGetMaxPcieLinkGeneration, unsigned int *generation)
+FAKE_NONE(nvmlDeviceGetMaxPcieLinkWidth, unsigned int *width)
+FAKE_NONE(nvmlDeviceGetCurrPcieLinkGeneration, unsigned int *generation)
+FAKE_NONE(nvmlDeviceGetCurrPcieLinkWidth, unsigned int *width)

@@ -108,7 +108,7 @@ def total_bytes(found: Frame | Discarded, data: bytes) -> int:
     return prefix.total_bytes
 
 
-@examples(1000)
+@examples(600)
 @given(DAMAGED, CUTS)
 def test_the_messages_do_not_depend_on_where_the_stream_is_cut(data: bytes, cuts: list[int]) -> None:
     whole, lost = taken(data, [len(data) or 1])
@@ -128,7 +128,7 @@ def test_the_messages_do_not_depend_on_where_the_stream_is_cut(data: bytes, cuts
                     pass
 
 
-@examples(300)
+@examples(180)
 @given(st.data(), CUTS)
 def test_a_damaged_message_costs_no_other(data: st.DataObject, cuts: list[int]) -> None:
     """As long as its first 16 bytes still say where it ends."""
@@ -145,7 +145,7 @@ def test_a_damaged_message_costs_no_other(data: st.DataObject, cuts: list[int]) 
     assert messages[1:] == alone
 
 
-@examples(200)
+@examples(120)
 @given(
     st.lists(
         st.tuples(st.integers(1, 1 << 20) | st.integers(65_300, 65_550), st.booleans()),
@@ -178,7 +178,7 @@ NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,10}(\.[A-Za-z_][A-Za-z0-9_]{0,10
 
 
 @pytest.mark.parametrize("writer", both(), ids=lambda one: one.name)
-@examples(100)
+@examples(60)
 @given(data=st.data())
 def test_a_header_says_what_the_library_was_told(writer: object, data: st.DataObject) -> None:
     fields = {
@@ -206,7 +206,7 @@ def test_a_header_says_what_the_library_was_told(writer: object, data: st.DataOb
     assert frame.header.wants_reply == (kind is MessageKind.METHOD_CALL and not flags & 1)
 
 
-@examples(60)
+@examples(40)
 @given(damaged_bytes([b"".join(MESSAGES[:7]), *MESSAGES[:7]], pieces=WORDS, most=4))
 def test_a_live_connection_answers_afterwards_or_is_lost_and_says_why(data: bytes) -> None:
     whole, faults = is_whole_messages(data), []
@@ -260,7 +260,7 @@ def is_whole_messages(data: bytes) -> bool:
     return position == len(data)
 
 
-@examples(60)
+@examples(40)
 @given(
     damaged_bytes(
         [b"OK 00000000000000000000000000000001\r\n", b"REJECTED EXTERNAL\r\n", b"ERROR\r\n", b"DATA\r\n"],

@@ -130,7 +130,7 @@ def over_the_wire(writer: Library, reader: Library, signature: str, body: list[o
 
 
 @way
-@examples(150)
+@examples(90)
 @given(data=st.data())
 def test_each_library_reads_what_the_other_wrote(
     writer: Library, reader: Library, data: st.DataObject
@@ -152,7 +152,7 @@ def test_each_library_reads_what_the_other_wrote(
 
 
 @way
-@examples(150)
+@examples(90)
 @given(plain=st.dictionaries(ANY_TEXT, PLAIN, max_size=5))
 def test_plain_values_come_out_as_they_went_in(
     writer: Library, reader: Library, plain: dict[str, object]
@@ -162,7 +162,7 @@ def test_plain_values_come_out_as_they_went_in(
     assert over_the_wire(writer, reader, "a{sv}", [found]) == [found]
 
 
-@examples(300)
+@examples(180)
 @given(st.dictionaries(ANY_TEXT, hostile_values(), max_size=3))
 def test_what_json_can_hold_is_sent_or_a_type_error(plain: dict[str, object]) -> None:
     for library in both():
@@ -202,7 +202,7 @@ def test_the_deepest_value_that_is_sent_does_not_make_the_bus_hang_up(bus: Calla
         asyncio.run(send())
 
 
-@examples(500)
+@examples(300)
 @given(st.one_of(ANY_TEXT, st.text(st.characters(categories=None), max_size=300)), st.integers(1, 200))
 def test_a_cleaned_text_is_short_one_line_without_controls_and_stays_as_it_is(text: str, limit: int) -> None:
     cleaned = clean_text(text, limit)
@@ -216,7 +216,7 @@ def test_a_cleaned_text_is_short_one_line_without_controls_and_stays_as_it_is(te
         assert cleaned == text
 
 
-@examples(500)
+@examples(300)
 @given(
     damaged_text(
         ["a{sv}", "tua{sv}", "(iiay)", "aa{sv}", "a{oa{sa{sv}}}", "v" * 255, "a" * 40 + "y"],
@@ -266,7 +266,7 @@ _ENCODED = [encoded_body(*body) for body in BODIES]
 _WORDS = [struct.pack("<I", number) for number in (0, 1, 7, 0xFFFF, 1 << 26, (1 << 26) + 1, 0xFFFFFFFF)]
 
 
-@examples(700)
+@examples(420)
 @given(
     st.sampled_from([body[0] for body in BODIES])
     | SIGNATURES

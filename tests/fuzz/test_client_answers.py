@@ -82,7 +82,7 @@ def form_of(value: object) -> str:
     return "v"
 
 
-@examples(120)
+@examples(70)
 @given(damaged_tree([ANSWERS], most=6), st.sampled_from([None, "0", reports.GPU.id]))
 def test_every_command_answers_or_says_in_one_line_why_not(answers: object, gpu: str | None) -> None:
     async def play(peer: Peer) -> None:
@@ -168,7 +168,7 @@ def test_any_one_value_may_have_any_other_form(member: str) -> None:
     asyncio.run(run())
 
 
-@examples(300)
+@examples(180)
 @given(damaged_tree([SIGNALS], most=4))
 def test_a_signal_of_another_form_is_a_line_or_a_value_error(signals: object) -> None:
     if not isinstance(signals, dict):
@@ -190,7 +190,7 @@ def test_a_signal_of_another_form_is_a_line_or_a_value_error(signals: object) ->
         json_form.one_line(json_form.event(event))
 
 
-@examples(300)
+@examples(180)
 @given(damaged_tree([ANSWERS], most=5))
 def test_what_has_the_known_form_stays_and_all_of_it_stays_so(answers: object) -> None:
     once = shaped(answers)
@@ -235,7 +235,7 @@ SPAN_PIECES = [
 ]
 
 
-@examples(600)
+@examples(360)
 @given(damaged_text(SPANS, pieces=SPAN_PIECES))
 def test_a_time_in_the_past_or_what_would_be_right(text: str) -> None:
     try:
@@ -258,7 +258,7 @@ def test_the_ends_of_the_calendar_are_no_traceback(
         assert "write" in str(error)  # noqa: PT017 - either is right
 
 
-@examples(300)
+@examples(180)
 @given(st.floats(0, 4e9))
 def test_a_point_in_time_that_is_shown_can_be_asked_for(seconds: float) -> None:
     shown = clock_and_date(seconds * 1e6)
@@ -269,7 +269,7 @@ def test_a_point_in_time_that_is_shown_can_be_asked_for(seconds: float) -> None:
 WORDS = ["status", "top", "watch", "history", "doctor", reports.SPIKE_ID, "1764000000000000", "--json", "--gpu", "0", "--since", "2h", "--limit", "5", "--exit-code", "--once", "--format", "waybar", "--bus", "system", "--color", "never", "--", "-1"]  # fmt: skip
 
 
-@examples(400)
+@examples(240)
 @given(st.lists(damaged_text(WORDS, pieces=["9" * 5000, "\u0663" * 12, "-", "=", "@"], most=1), max_size=5))
 def test_any_command_line_is_options_or_one_line(words: list[str]) -> None:
     if {"-h", "--help", "--version"} & {word.partition("=")[0] for word in words}:
@@ -295,7 +295,7 @@ def test_a_limit_that_is_none_is_one_line(number: str) -> None:
 TEXTS = st.text(st.characters(categories=None), max_size=40) | st.sampled_from(HOSTILE_TEXTS)
 
 
-@examples(500)
+@examples(300)
 @given(TEXTS, st.integers(1, 60))
 def test_a_shown_text_fits_and_harms_nothing(text: str, columns: int) -> None:
     shown = printable(text)
@@ -310,7 +310,7 @@ def test_a_shown_text_fits_and_harms_nothing(text: str, columns: int) -> None:
     assert all(text_width(line) <= columns or len(line.split()) == 1 for line in lines)
 
 
-@examples(200)
+@examples(120)
 @given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS), min_size=1, max_size=5), st.none() | st.integers(1, 60))
 def test_a_table_of_any_texts_fits(rows: list[tuple[str, str, str]], columns: int | None) -> None:
     layout = (

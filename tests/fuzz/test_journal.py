@@ -130,7 +130,7 @@ def received(data: bytes) -> Iterator[tuple[str, bytes]]:
         data = rest
 
 
-@examples(250)
+@examples(150)
 @given(EVENTS, st.booleans())
 def test_any_event_arrives_as_the_fields_it_was_given(event: Event, object_pid: bool) -> None:
     fields = entry(event, object_pid=object_pid)
@@ -148,10 +148,10 @@ def test_any_event_arrives_as_the_fields_it_was_given(event: Event, object_pid: 
     assert len(named["GPUWHY_EVENT_ID"]) == 32
     assert set(named["GPUWHY_EVENT_ID"]) <= set(string.hexdigits)
     for name in ("GPUWHY_FAN_PERCENT", "GPUWHY_CONFIDENCE", "GPUWHY_VALUE", "GPUWHY_DURATION_SECONDS"):
-        assert name not in named or abs(float(named[name])) < float("inf")
+        assert named.get(name) not in {"nan", "inf", "-inf"}
 
 
-@examples(250)
+@examples(150)
 @given(EVENTS)
 def test_any_record_is_bounded_and_read_back_as_it_was(event: Event) -> None:
     written = record(event)
@@ -166,7 +166,7 @@ def test_any_record_is_bounded_and_read_back_as_it_was(event: Event) -> None:
     dict_body(redacted_event(read))
 
 
-@examples(250)
+@examples(150)
 @given(EVENTS)
 def test_an_event_has_one_id_and_another_at_another_time(event: Event) -> None:
     assert event_id(event) == event_id(event)
@@ -184,7 +184,7 @@ def test_an_event_has_one_id_and_another_at_another_time(event: Event) -> None:
 RECORDS = [record(event) for event in (*reports.whole_spike(), reports.alert())]
 
 
-@examples(600)
+@examples(360)
 @given(damaged_tree(RECORDS))
 def test_a_damaged_record_is_left_out_or_can_be_sent(damaged: object) -> None:
     """Whoever runs as our user can write one: it must not take the history from everybody."""

@@ -49,7 +49,7 @@ STATUSES = [
 ]
 
 
-@examples(300)
+@examples(180)
 @given(
     COMMS,
     st.sampled_from("RSDZTtWXxKPI"),
@@ -66,7 +66,7 @@ def test_a_stat_line_of_the_kernel_is_read_whatever_the_name(
     )
 
 
-@examples(500)
+@examples(300)
 @given(damaged_bytes(STATS, pieces=[b")", b"(", b" ", b"9" * 5000, b"-1", b"\xd9\xa3"]))
 def test_a_damaged_stat_is_none_or_bounded(raw: bytes) -> None:
     stat = files.parse_stat(raw)
@@ -76,7 +76,7 @@ def test_a_damaged_stat_is_none_or_bounded(raw: bytes) -> None:
         assert stat.comm.encode(errors="surrogateescape") in raw
 
 
-@examples(300)
+@examples(180)
 @given(COMMS, st.lists(st.integers(0, 2**32 - 1), min_size=4, max_size=4))
 def test_no_name_forges_a_user(comm: bytes, uids: list[int]) -> None:
     """The kernel escapes the name in status: line feeds and backslashes, fs/proc/array.c."""
@@ -92,14 +92,14 @@ def test_no_name_forges_a_user(comm: bytes, uids: list[int]) -> None:
     assert files.parse_uid(text) == uids[1]
 
 
-@examples(300)
+@examples(180)
 @given(damaged_bytes(STATUSES, pieces=[b"Uid:", b"\t", b"\n", b"9" * 30]))
 def test_a_damaged_status_is_none_or_a_number_that_stands_there(raw: bytes) -> None:
     uid = files.parse_uid(raw)
     assert uid is None or b"%d" % uid in raw
 
 
-@examples(300)
+@examples(180)
 @given(
     st.lists(st.binary(max_size=60).map(lambda word: word.replace(b"\0", b" ")), max_size=100),
     st.integers(0, 3),
@@ -130,7 +130,7 @@ def told(program: object) -> list[str]:
     return [text for name in names if (text := getattr(program, name)) is not None]
 
 
-@examples(700)
+@examples(420)
 @given(
     damaged_text(
         CGROUPS, pieces=["/", ":", "\n", "0::", "\\x2d", "\\xff", ".service", ".scope", "user@1000.service"]
@@ -147,7 +147,7 @@ def test_any_cgroup_gives_a_program_that_can_be_shown(text: str) -> None:
         assert unit is None or re.fullmatch(r"[A-Za-z0-9:_.\\@-]{1,255}", unit)
 
 
-@examples(700)
+@examples(420)
 @given(st.lists(SEGMENTS, max_size=6), st.sampled_from(["0::", "1:name=systemd:"]), st.booleans())
 def test_below_their_manager_users_pass_for_nobody_else(
     below: list[str], hierarchy: str, deleted: bool
@@ -166,7 +166,7 @@ def test_below_their_manager_users_pass_for_nobody_else(
     assert found.key.startswith(whose[found.kind])
 
 
-@examples(500)
+@examples(300)
 @given(st.lists(SEGMENTS, max_size=6))
 def test_below_its_cgroup_a_service_stays_that_service(below: list[str]) -> None:
     place = placement("0::" + "/".join(["/system.slice/ollama.service", *below]) + "\n")
@@ -181,7 +181,7 @@ def test_below_its_cgroup_a_service_stays_that_service(below: list[str]) -> None
     assert place.virtual_machine is None
 
 
-@examples(300)
+@examples(180)
 @given(
     st.lists(SEGMENTS, min_size=1, max_size=6),
     st.sampled_from(["/lxc/web", "/docker", "/lxc.payload.web", "/x"]),
@@ -217,7 +217,7 @@ def mangled(text: str) -> str:
     return "".join(f"\\{ord(char):03o}" if char in " \t\n\\" else char for char in text)
 
 
-@examples(500)
+@examples(300)
 @given(MOUNTS)
 def test_hidepid_is_what_the_last_mount_on_proc_says(
     mounts: list[tuple[str, str, list[str], str, str, list[str]]],
@@ -234,7 +234,7 @@ def test_hidepid_is_what_the_last_mount_on_proc_says(
     assert is_hidden_in(text) is hidden
 
 
-@examples(300)
+@examples(180)
 @given(
     damaged_text(
         [DEBIAN.format(options=",hidepid=2"), DEBIAN.format(options="")],
@@ -248,7 +248,7 @@ def test_any_mount_table_gives_an_answer(text: str) -> None:
 DESCRIPTORS = Path("/proc/self/fd")
 
 
-@examples(250)
+@examples(150)
 @given(
     damaged_bytes(STATS[:3], pieces=[b"9" * 3000]),
     damaged_bytes(STATUSES),

@@ -211,7 +211,7 @@ def check_systemd(report: Report) -> None:
     assert_harmless(status)
 
 
-@examples(120)
+@examples(70)
 @given(
     COMMS,
     ARGUMENTS,

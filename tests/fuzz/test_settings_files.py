@@ -54,7 +54,7 @@ def assert_one_line(error: Exception) -> None:
     assert len(str(error)) < 1000
 
 
-@examples(500)
+@examples(300)
 @given(
     damaged_text(
         [CONFIG, COMMENTS_TAKEN_OFF, RULES, "[sampling]\ninterval = '2s'\n" + RULES], pieces=PIECES, most=3
@@ -89,7 +89,7 @@ def test_a_number_without_end_is_one_line(digits: int) -> None:
     assert_one_line(caught.value)
 
 
-@examples(200)
+@examples(120)
 @given(st.data())
 def test_what_is_written_is_what_holds(data: st.DataObject) -> None:
     """Each key with any value that its reader takes: the settings have that value, and nothing else has moved."""
@@ -114,7 +114,7 @@ def test_what_is_written_is_what_holds(data: st.DataObject) -> None:
     assert {name for name in found if found[name] != default[name]} <= wanted.keys() | follow  # type: ignore[index, union-attr]
 
 
-@examples(300)
+@examples(180)
 @given(st.integers(0, 10**8))
 def test_a_duration_that_is_shown_can_be_read(milliseconds: int) -> None:
     seconds = milliseconds / 1000
@@ -122,7 +122,7 @@ def test_a_duration_that_is_shown_can_be_read(milliseconds: int) -> None:
     assert math.isclose(duration(0, 1e9)(show_duration(seconds)), seconds, rel_tol=1e-4)
 
 
-@examples(300)
+@examples(180)
 @given(damaged_text(SCENARIOS, pieces=PIECES, most=3))
 def test_a_damaged_scenario_can_be_played_or_is_one_line(text: str) -> None:
     try:
@@ -156,7 +156,7 @@ WHOLE_MANIFEST = {
 }
 
 
-@examples(400)
+@examples(240)
 @given(damaged_tree([WHOLE_MANIFEST]) | damaged_tree([WHOLE_MANIFEST], most=1))
 def test_a_damaged_manifest_names_only_files_below_the_root_or_is_an_error(tree: object) -> None:
     with tempfile.TemporaryDirectory() as directory:

@@ -84,7 +84,7 @@ def lives_on(engine: Engine, boot_id: str) -> None:
     assert Engine(EngineSettings(), saved, boot_id=boot_id).saved() == saved
 
 
-@examples(1500)
+@examples(900)
 @given(damaged_tree(STATES, most=2), st.sampled_from(["boot", "another"]))
 def test_a_damaged_engine_state_is_refused_or_harmless(state: object, boot_id: str) -> None:
     engine = restored(state, boot_id)
@@ -101,7 +101,7 @@ def test_a_value_nested_as_deep_as_json_reads_it_is_refused() -> None:
         assert restored(state, "boot") is None
 
 
-@examples(400)
+@examples(240)
 @given(
     damaged_bytes(
         FILES, pieces=[b"[" * 5000, b"9" * 5000, b"1e999", b"NaN", b"\xff\xfe", b'"\\ud800"', b"null"]
@@ -124,7 +124,7 @@ def test_a_damaged_file_gives_sections_or_is_moved_aside(data: bytes) -> None:
     Outbox().restore(sections.get("outbox"))
 
 
-@examples(500)
+@examples(300)
 @given(damaged_tree([outbox_of(ENTRIES)]))
 def test_a_damaged_outbox_gives_entries_that_can_be_sent(collected: object) -> None:
     outbox = Outbox()

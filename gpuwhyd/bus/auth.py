@@ -25,7 +25,9 @@ async def authenticate(sock: socket.socket) -> None:
     await loop.sock_sendall(sock, b"\0AUTH EXTERNAL " + identity.encode() + b"\r\n")
     answer = await _line(loop, sock)
     if not answer.startswith(b"OK"):
-        raise BusError(f"the bus refused uid {os.geteuid()}: {clean_text(answer.decode(errors='replace'), 100)}")
+        raise BusError(
+            f"the bus refused uid {os.geteuid()}: {clean_text(answer.decode(errors='replace'), 100)}"
+        )
     await loop.sock_sendall(sock, b"BEGIN\r\n")
 
 

@@ -30,8 +30,8 @@ _MUTED_SECONDS = 0.1
 class Transport:
     """Owns `sock`, connected, authenticated and non-blocking; runs in the loop it is made in.
 
-    `on_message` is called for each message in order; `on_lost`, with the reason, once, however it ends. `limit_for`
-    as for Framer.
+    `on_message` is called for each message in order, and what it raises is logged; `on_lost`, with the reason, once,
+    however it ends. `limit_for` as for Framer.
     """
 
     def __init__(
@@ -139,7 +139,10 @@ class Transport:
                 return True
             if message is None:
                 return True
-            self._on_message(message)
+            try:
+                self._on_message(message)
+            except Exception:  # noqa: BLE001  a fault of ours must not leave the messages behind it unread
+                _log.exception("fault while handling a D-Bus message")
             if not self._open:
                 return True
             if time.monotonic() > deadline:

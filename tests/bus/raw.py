@@ -25,6 +25,13 @@ class RawClient:
         """`uid`: connects as that user, for which this process must be root."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(20)
+        try:
+            self._begin(address, uid)
+        except BaseException:
+            self.sock.close()
+            raise
+
+    def _begin(self, address: str, uid: int | None) -> None:
         with _acting_as(uid):
             self.sock.connect(socket_names(address)[0])
             self.sock.sendall(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode() + b"\r\n")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -341,6 +342,30 @@ def test_calls_that_wait_when_the_bus_dies_end_at_once():
     assert [type(result) for result in results] == [BusError] * 20
     assert results[0].name == "org.freedesktop.DBus.Error.Disconnected"
     assert reason in str(results[0])
+
+
+@pytest.mark.parametrize("maker", [private_bus, private_broker], ids=["dbus-daemon", "dbus-broker"])
+def test_a_bus_that_stands_still_while_much_is_sent_goes_on_where_it_was(maker):
+    """The libraries' own writers give the connection up at the first full socket."""
+
+    async def scenario():
+        with maker() as running:
+            async with connected(running.address) as connection:
+                running.process.send_signal(signal.SIGSTOP)
+                try:
+                    for _ in range(1000):
+                        connection.emit(PATH, INTERFACE, "Changed", "s", ("x" * 12_000,))
+                    asked = asyncio.create_task(connection.call(*BUS, "GetId", timeout_seconds=10))
+                    await asyncio.sleep(0)
+                    dropped = connection.dropped
+                finally:
+                    running.process.send_signal(signal.SIGCONT)
+                return dropped, await asked
+
+    dropped, (bus_id,) = asyncio.run(scenario())
+
+    assert dropped > 500
+    assert len(bus_id) == 32
 
 
 def test_a_bus_that_dies_again_and_again_leaves_no_descriptors(tmp_path):

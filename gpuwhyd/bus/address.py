@@ -5,10 +5,13 @@ system daemon has no business on a bus that comes over the network.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from gpuwhyd.errors import BusError
+
+_HEX_DIGITS = re.compile("[0-9A-Fa-f]{2}")
 
 SYSTEM_BUS_SOCKETS = ("/run/dbus/system_bus_socket", "/var/run/dbus/system_bus_socket")
 
@@ -49,9 +52,9 @@ def _socket_name(entry: str, environ: Mapping[str, str]) -> str:
     if transport != "unix":
         raise BusError(f"D-Bus transport '{transport}' is not supported; only unix: addresses are")
     values = dict(_option(entry, option) for option in options.split(",") if option)
-    if "path" in values:
+    if values.get("path"):
         return values["path"]
-    if "abstract" in values:
+    if values.get("abstract"):
         return "\0" + values["abstract"]
     if values.get("runtime") == "yes":
         runtime = environ.get("XDG_RUNTIME_DIR")
@@ -70,15 +73,14 @@ def _option(entry: str, option: str) -> tuple[str, str]:
 
 def _unescaped(entry: str, value: str) -> str:
     head, *escaped = value.split("%")
-    raw = os.fsencode(head)
-    for part in escaped:
-        try:
-            raw += bytes.fromhex(part[:2])
-        except ValueError:
-            raise BusError(f"D-Bus address '{entry}': '%{part[:2]}' is no escape") from None
-        if len(part) < 2:
-            raise BusError(f"D-Bus address '{entry}': '%{part}' is no escape")
-        raw += os.fsencode(part[2:])
+    try:
+        raw = os.fsencode(head)
+        for part in escaped:
+            if not _HEX_DIGITS.fullmatch(part[:2]):
+                raise BusError(f"D-Bus address '{entry}': '%{part[:2]}' is no escape")
+            raw += bytes.fromhex(part[:2]) + os.fsencode(part[2:])
+    except UnicodeEncodeError:
+        raise BusError(f"D-Bus address {entry!a} holds a character that no file name has") from None
     if b"\0" in raw:
         raise BusError(f"D-Bus address '{entry}' holds a NUL")
     return os.fsdecode(raw)

@@ -13,16 +13,7 @@ from tests.fake_nvml.control import FakeDriver
 def debian(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Debian]:
     """A booted Debian where a person has put gpuwhyd into a virtual environment, /root/venv, and no more."""
     with booted(request.param, tmp_path_factory.mktemp(request.param)) as debian:
-        debian.run("python3", "-m", "venv", "/root/venv")
-        debian.run(
-            "/root/venv/bin/pip",
-            "install",
-            "--quiet",
-            "--no-index",
-            "--find-links=/wheels",
-            "/src",
-            timeout=180,
-        )
+        debian.make_environment()
         yield debian
 
 

@@ -111,6 +111,12 @@ class Debian:
                     os.kill(child, signal.SIGKILL)
                 process.kill()
 
+    def make_environment(self) -> None:
+        """A virtual environment, /root/venv, with gpuwhyd in it, as a person makes one."""
+        self.run("python3", "-m", "venv", "/root/venv")
+        pip = ("/root/venv/bin/pip", "install", "--quiet", "--no-index", "--find-links=/wheels", "/src")
+        self.run(*pip, timeout=180)
+
     def journal(self, *arguments: str) -> str:
         self.run("journalctl", "--sync")
         return self.run("journalctl", "--no-pager", "--quiet", *arguments, check=False).output

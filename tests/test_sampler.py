@@ -25,7 +25,9 @@ from gpuwhyd.model import (
 )
 from gpuwhyd.sampler import Sampler, SamplingSettings
 
+PATIENT = SamplingSettings(deadline_seconds=10)
 SHORT = SamplingSettings(deadline_seconds=0.05)
+"""Where something hangs anyway; elsewhere a busy machine must not look like a hang."""
 
 
 class ScriptedBackend:
@@ -126,7 +128,7 @@ async def ask(watch: BackendWatch) -> tuple[GpuReading, ...]:
 
 
 def build(*backends: ScriptedBackend, clock: SleepingClock | None = None, **parts: Any) -> Sampler:
-    parts.setdefault("settings", SHORT)
+    parts.setdefault("settings", PATIENT)
     parts.setdefault("processes", KnownProcesses())
     return Sampler(backends=backends, clock=clock or SleepingClock(), **parts)
 
@@ -141,7 +143,7 @@ def test_a_backend_that_hangs_is_failing_and_the_others_are_read() -> None:
             return stuck.good()
 
         stuck.then = hang
-        sampler = build(stuck, well)
+        sampler = build(stuck, well, settings=SHORT)
         for snapshot in await take(sampler, 3):
             states = {health.name: health.state for health in snapshot.backends}
             assert states == {"stuck": BackendState.FAILING, "well": BackendState.READY}
@@ -162,7 +164,7 @@ def test_a_daemon_can_end_while_a_driver_call_hangs() -> None:
     async def test() -> None:
         stuck, release = ScriptedBackend(), threading.Event()
         stuck.then = lambda: (release.wait(10), stuck.good())[1]
-        sampler = build(stuck)
+        sampler = build(stuck, settings=SHORT)
         await take(sampler, 1)
         await asyncio.wait_for(sampler.close(), 1)
         release.set()
@@ -299,7 +301,7 @@ def test_a_proc_that_blocks_leaves_the_cards_users_unknown_not_absent() -> None:
         release, backend, processes = threading.Event(), ScriptedBackend(), KnownProcesses(5)
         backend.pids = (5,)
         processes.look_up = lambda: release.wait(10) and None
-        sampler = build(backend, processes=processes)
+        sampler = build(backend, processes=processes, settings=SHORT)
         for snapshot in await take(sampler, 2):
             assert snapshot.readings[0].processes is None
             assert snapshot.uses == ()
@@ -319,7 +321,7 @@ def test_an_end_that_was_noticed_too_late_for_its_tick_is_told_with_the_next() -
         release, processes = threading.Event(), KnownProcesses()
         processes.ended = {5}
         processes.look_up = lambda: release.wait(10) and None
-        sampler = build(ScriptedBackend(), processes=processes)
+        sampler = build(ScriptedBackend(), processes=processes, settings=SHORT)
         assert (await take(sampler, 1))[0].exits == ()
         release.set()
         while sampler._identifier.is_busy:

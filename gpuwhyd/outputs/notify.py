@@ -11,8 +11,13 @@ from gpuwhyd.model import Report
 
 log = logging.getLogger(__name__)
 
+_NO_DIGITS = dict.fromkeys(map(ord, "0123456789"))
+
 STATUS_LIMIT = 1024
 """Characters; systemctl shows one line of it."""
+NUMBERS_USEC = 10_000_000
+"""The numbers in the headline change with every sample, and systemd tells each STATUS= to all who watch its units. While
+the words stay the same it gets the numbers so often."""
 
 
 def _monotonic_usec() -> int:
@@ -38,6 +43,7 @@ class NotifyOutput:
         self._monotonic_usec = monotonic_usec
         self._ready = False
         self._status = ""
+        self._status_usec = 0
         self._failing = False
 
     @classmethod
@@ -50,15 +56,18 @@ class NotifyOutput:
     async def publish(self, report: Report) -> None:
         lines = []
         status = " ".join(redacted_headline(report).split())[:STATUS_LIMIT]
+        now_usec = self._monotonic_usec()
         if not self._ready:
             lines.append("READY=1")
-        if status != self._status:
+        is_news = _words(status) != _words(self._status) or now_usec - self._status_usec >= NUMBERS_USEC
+        if status != self._status and is_news:
             lines.append(f"STATUS={status}")
         if self._watchdog:
             lines.append("WATCHDOG=1")
         if lines and self._send(lines):
             self._ready = True
-            self._status = status
+            if status != self._status and is_news:
+                self._status, self._status_usec = status, now_usec
 
     async def close(self) -> None:
         self.stopping()
@@ -90,6 +99,10 @@ class NotifyOutput:
                 return False
         self._failing = False
         return True
+
+
+def _words(status: str) -> str:
+    return status.translate(_NO_DIGITS)
 
 
 def _socket_name(address: str | None) -> str | None:

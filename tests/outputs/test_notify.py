@@ -32,8 +32,9 @@ def nothing_told(manager: socket.socket) -> bool:
     return False
 
 
-def notify(manager: socket.socket, **options: bool) -> NotifyOutput:
-    return NotifyOutput(address=manager.getsockname(), monotonic_usec=lambda: 123, **options)
+def notify(manager: socket.socket, *, now: list[int] | None = None, **options: bool) -> NotifyOutput:
+    clock = now or [123]
+    return NotifyOutput(address=manager.getsockname(), monotonic_usec=lambda: clock[0], **options)
 
 
 def publish(output: NotifyOutput, headline: str, *, hidden: bool = False) -> None:
@@ -52,6 +53,21 @@ def test_the_headline_is_told_when_it_changes(manager):
     publish(output, "loud")
     assert [told(manager), told(manager)] == [["READY=1", "STATUS=quiet"], ["STATUS=loud"]]
     assert nothing_told(manager)
+
+
+def test_numbers_alone_are_told_every_ten_seconds(manager):
+    now = [5_000_000]
+    output = notify(manager, now=now)
+    publish(output, "fan at 57 % for 4 s")
+    assert told(manager)[1] == "STATUS=fan at 57 % for 4 s"
+    now[0] += 9_000_000
+    publish(output, "fan at 58 % for 13 s")
+    assert nothing_told(manager)
+    publish(output, "fan at rest after 13 s")
+    assert told(manager) == ["STATUS=fan at rest after 13 s"]
+    now[0] += 10_000_000
+    publish(output, "fan at rest after 14 s")
+    assert told(manager) == ["STATUS=fan at rest after 14 s"]
 
 
 def test_a_headline_cannot_hold_another_message(manager):

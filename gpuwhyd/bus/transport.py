@@ -103,21 +103,30 @@ class Transport:
         self._on_lost(reason)
 
     def _readable(self) -> None:
+        """Reads on while the socket is full: what does not fit into it queues in the bus, in front of everybody."""
+        deadline = time.monotonic() + _SECONDS_PER_TURN
+        while self._read_some() and time.monotonic() < deadline:
+            pass
+
+    def _read_some(self) -> bool:
+        """Whether it is all worked off and there is more."""
         try:
             data = self._sock.recv(_READ_BYTES)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError as error:
             self.lose(f"reading failed: {error.strerror}")
-            return
+            return False
         if not data:
             self.lose("the bus closed the connection")
-            return
+            return False
         self._framer.feed(data)
         if not self._take_turn():
             # Until what has come is worked off, the bus may keep the rest.
             self._loop.remove_reader(self._sock)
             self._loop.call_soon(self._next_turn)
+            return False
+        return self._open and len(data) == _READ_BYTES
 
     def _next_turn(self) -> None:
         if not self._open:

@@ -1,7 +1,6 @@
 """Asking one card: what it declines is remembered and not asked again for a while, what goes wrong is told once."""
 
 import logging
-import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -80,10 +79,9 @@ class Questions:
             raise SessionLostError(f"NVML: {describe(self._nvml, code)}")
 
     def is_declined(self, name: str) -> bool:
-        declined = self._declined.get(name)
-        if declined is None:
+        if name not in self._declined:
             return False
-        if self.now < declined[0]:
+        if self.now < self._declined[name][0]:
             return True
         del self._declined[name]
         return False
@@ -108,6 +106,4 @@ class Questions:
 
 def within(value: float | None, low: float, high: float) -> float | None:
     """The value as a float if it is plausible: drivers answer with NaN, 65535 or 0xFFFFFFFF for what they lack."""
-    if value is None or not math.isfinite(value) or not low <= value <= high:
-        return None
-    return float(value)
+    return float(value) if value is not None and low <= value <= high else None  # NaN is within nothing

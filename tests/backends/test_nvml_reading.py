@@ -6,6 +6,7 @@ import pytest
 
 from gpuwhyd.backends.base import Probe
 from gpuwhyd.backends.nvml_card import throttle_names
+from gpuwhyd.backends.nvml_questions import within
 from gpuwhyd.model import BackendState, FanMode, GpuState
 from tests.backends.nvml_rig import SECOND, NvmlRig
 from tests.fake_nvml.control import (
@@ -328,3 +329,9 @@ def _cpu_seconds(call):
     began = time.process_time()
     call()
     return time.process_time() - began
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), -float("inf"), 0xFFFFFFFF, -1])
+def test_no_value_and_values_that_cannot_be_are_none(value):
+    assert within(value, 0, 100) is None
+    assert within(100, 0, 100) == 100.0

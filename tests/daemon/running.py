@@ -124,7 +124,7 @@ class Machine:
         return [process["pid"] for gpu in self.ask("top").get("gpus", ()) for process in gpu["processes"]]
 
     def events(self, kind: str) -> list[dict]:
-        return [event for event in self.ask("history").get("events", ()) if event["event"] == kind]
+        return [event for event in self.ask("history", "--all").get("events", ()) if event["event"] == kind]
 
 
 @contextlib.contextmanager

@@ -89,7 +89,10 @@ def _run(suite: str, folder: Path, faults: list[Fault], phases: list[Phase]) -> 
 
 def _tell(cell: Cell) -> None:
     verdict = "; ".join(cell.wrong) or "good"
-    print(f"{cell.seconds:5.1f} s  {cell.fault.name}, {cell.phase}: {verdict}", flush=True)
+    print(
+        f"{cell.seconds:5.1f} s {cell.memory_kib:+6} KiB  {cell.fault.name}, {cell.phase}: {verdict}",
+        flush=True,
+    )
 
 
 def _heading(site: Site) -> str:

@@ -1,0 +1,54 @@
+"""The values that cross layers: frozen, units in the names, `None` for what is not known.
+
+A reading is what one backend says of one GPU. A snapshot is one tick of the whole machine. An event is what the
+engine makes of a row of snapshots, an explanation is its answer at this moment, a report is all of it for the outputs.
+"""
+
+from gpuwhyd.model.events import (
+    AlertEvent,
+    BackendEvent,
+    Event,
+    EventKind,
+    GpuEvent,
+    Report,
+    Spike,
+    SpikeEvent,
+)
+from gpuwhyd.model.explanation import Cause, Evidence, Explanation, Outlook, Suspect
+from gpuwhyd.model.gpu import FanReading, GpuIdentity, GpuProcess, GpuReading
+from gpuwhyd.model.plain import as_plain
+from gpuwhyd.model.programs import GpuUse, ProcessExit, ProcessIdentity, Program, ProgramKind
+from gpuwhyd.model.snapshot import BackendHealth, Snapshot
+from gpuwhyd.model.states import BackendState, FanMode, GpuState, Severity
+
+__all__ = [
+    "AlertEvent",
+    "BackendEvent",
+    "BackendHealth",
+    "BackendState",
+    "Cause",
+    "Event",
+    "EventKind",
+    "Evidence",
+    "Explanation",
+    "FanMode",
+    "FanReading",
+    "GpuEvent",
+    "GpuIdentity",
+    "GpuProcess",
+    "GpuReading",
+    "GpuState",
+    "GpuUse",
+    "Outlook",
+    "ProcessExit",
+    "ProcessIdentity",
+    "Program",
+    "ProgramKind",
+    "Report",
+    "Severity",
+    "Snapshot",
+    "Spike",
+    "SpikeEvent",
+    "Suspect",
+    "as_plain",
+]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpuwhyd import __version__
-from gpuwhyd.backends.catalog import BACKEND_NAMES, enabled_backends
+from gpuwhyd.backends.catalog import BACKEND_NAMES, FALLBACKS, Roots, enabled_backends
 from gpuwhyd.bus import library
 from gpuwhyd.config import DEFAULT_PATH, Settings, load
 from gpuwhyd.engine.engine import Engine
@@ -194,8 +194,10 @@ class Daemon:
         if self._options.simulate is not None:
             return self._build_simulation(self._options.simulate)
         procfs = self._options.procfs
+        roots = Roots(sysfs=self._options.sysfs, procfs=procfs)
         return Sampler(
-            backends=enabled_backends(self._options.sysfs, self._settings.sampling.disabled_backends),
+            backends=enabled_backends(roots, self._settings.sampling.disabled_backends),
+            instead_of=FALLBACKS,
             processes=ProcessTable(procfs),
             clock=SystemClock(),
             settings=self._settings.sampling,

@@ -3,13 +3,25 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gpuwhyd.backends.base import Backend
+from gpuwhyd.backends.merge import merged
 from gpuwhyd.backends.watch import BackendWatch
-from gpuwhyd.model import GpuReading, GpuState, GpuUse, ProcessExit, ProcessIdentity, Snapshot
+from gpuwhyd.model import (
+    BackendState,
+    FieldSource,
+    GpuReading,
+    GpuState,
+    GpuUse,
+    HostReading,
+    HostUse,
+    ProcessExit,
+    ProcessIdentity,
+    Snapshot,
+)
 from gpuwhyd.worker import LateError, Worker
 
 log = logging.getLogger(__name__)
@@ -67,6 +79,34 @@ class Processes(Protocol):
     def close(self) -> None: ...
 
 
+class GpuUsers(Protocol):
+    """Who uses the cards whose backends cannot tell; called from the same thread. See processes.gpu_users."""
+
+    def complete(self, readings: tuple[GpuReading, ...], boottime_seconds: float) -> tuple[GpuReading, ...]:
+        """The same readings, with `processes` where they were `None` and it can be told."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Host(Protocol):
+    """The CPU side of the machine; called from the same thread. See processes.host."""
+
+    def read(self, readings: tuple[GpuReading, ...], boottime_seconds: float) -> HostReading | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Who:
+    """What the worker that reads /proc has found out in one tick."""
+
+    readings: tuple[GpuReading, ...]
+    uses: tuple[GpuUse, ...] = ()
+    exits: tuple[ProcessExit, ...] = ()
+    host: HostReading | None = None
+    host_uses: tuple[HostUse, ...] = ()
+    hidden: bool = True
+
+
 class Sampler:
     """`async for snapshot in sampler.snapshots()`: one a tick, for ever.
 
@@ -82,8 +122,14 @@ class Sampler:
         settings: SamplingSettings,
         processes_hidden: Callable[[], bool] = lambda: False,
         suspended_seconds: Callable[[], float] = lambda: 0.0,
+        instead_of: Mapping[str, str] = {},
+        gpu_users: GpuUsers | None = None,
+        host: Host | None = None,
     ) -> None:
-        """`suspended_seconds`: how long the machine has slept since boot; `processes_hidden`: may read files."""
+        """`suspended_seconds`: how long the machine has slept since boot; `processes_hidden`: may read files.
+
+        `instead_of`: the name of a fallback -> the name of the backend that makes it needless.
+        """
         self.fan_moves = False
         self._settings = settings
         self._processes = processes
@@ -92,9 +138,12 @@ class Sampler:
         self._suspended_seconds = suspended_seconds
         self._slept_before = suspended_seconds()
         self._watches = {backend.name: BackendWatch(backend, time.monotonic) for backend in backends}
-        self._identifier: Worker[tuple[tuple[GpuUse, ...], tuple[ProcessExit, ...], bool]] = Worker(
-            "processes"
-        )
+        self._instead_of = {
+            name: self._watches[other] for name, other in instead_of.items() if other in self._watches
+        }
+        self._gpu_users = gpu_users
+        self._host = host
+        self._identifier: Worker[_Who] = Worker("processes")
         self._wake = asyncio.Event()
         self._awake = asyncio.Event()
         self._awake.set()
@@ -146,50 +195,77 @@ class Sampler:
             self._awake.set()
             self._wake.set()
 
+    def sources(self) -> tuple[FieldSource, ...]:
+        """Where each quantity of each GPU was read last, and why one is missing."""
+        return tuple(source for watch in self._watches.values() for source in watch.sources())
+
+    def look_anew(self) -> None:
+        """Something was plugged, unplugged or loaded: what was not there is looked for with a tick that comes now."""
+        for watch in self._watches.values():
+            watch.look_anew()
+        self._wake.set()
+
     async def close(self) -> None:
         """Lets go of all hardware that answers."""
         deadline = self._settings.deadline_seconds
         await asyncio.gather(*(watch.close(min(deadline, 2.0)) for watch in self._watches.values()))
         if not self._identifier.is_busy:
             self._processes.close()
+            if self._gpu_users is not None:
+                self._gpu_users.close()
         self._identifier.stop()
 
     # -- one tick -------------------------------------------------------------------------------------------------
 
     async def _snapshot(self) -> Snapshot:
         deadline = self._settings.deadline_seconds
-        due = [watch for watch in self._watches.values() if watch.is_due()]
+        due = await self._due()
         if (
             len(due) == 1
         ):  # the usual machine; a task each tick would cost more than the reading of a small card
             answers = [await due[0].ask(deadline)]
         else:
             answers = await asyncio.gather(*(watch.ask(deadline) for watch in due))
-        readings = tuple(reading for answer in answers for reading in answer)
+        readings = merged([reading for answer in answers for reading in answer])
         boottime_seconds, wall_usec = self._clock.boottime_seconds(), self._clock.wall_usec()
-        readings, uses, exits, hidden = await self._who(readings, boottime_seconds)
-        states = {reading.state for reading in readings}
+        who = await self._who(readings, boottime_seconds)
+        states = {reading.state for reading in who.readings}
         self._all_asleep = states == {GpuState.ASLEEP}
         resumed, self._resumed = self._has_slept() or self._resumed, False
         return Snapshot(
             boottime_seconds=boottime_seconds,
             wall_usec=wall_usec,
-            readings=readings,
-            uses=uses,
-            exits=exits,
+            readings=who.readings,
+            uses=who.uses,
+            exits=who.exits,
+            host=who.host,
+            host_uses=who.host_uses,
             backends=tuple(watch.health for watch in self._watches.values()),
             resumed=resumed,
-            processes_hidden=hidden,
+            processes_hidden=who.hidden,
         )
 
-    async def _who(
-        self, readings: tuple[GpuReading, ...], boottime_seconds: float
-    ) -> tuple[tuple[GpuReading, ...], tuple[GpuUse, ...], tuple[ProcessExit, ...], bool]:
+    async def _due(self) -> list[BackendWatch]:
+        """The backends to be asked now: a fallback only while that which it stands in for gives nothing."""
+        due = []
+        for name, watch in self._watches.items():
+            better = self._instead_of.get(name)
+            if better is not None and (
+                not better.was_asked or better.health.state in {BackendState.READY, BackendState.ASLEEP}
+            ):
+                await watch.stand_by(
+                    f"not needed while {better.health.name} works", self._settings.deadline_seconds
+                )
+            elif watch.is_due():
+                due.append(watch)
+        return due
+
+    async def _who(self, readings: tuple[GpuReading, ...], boottime_seconds: float) -> _Who:
         """Reading /proc can block too (a command line, while its process is being torn down)."""
         try:
             if self._identifier.is_busy:
                 raise LateError
-            uses, exits, hidden = await self._identifier.call(
+            who = await self._identifier.call(
                 lambda: self._identify(readings, boottime_seconds), self._settings.deadline_seconds
             )
         except LateError:
@@ -201,16 +277,18 @@ class Sampler:
         else:
             self._nameless = False
             self._exits.clear()
-            return readings, uses, exits, hidden
+            return who
         self._nameless = True
-        nameless = tuple(replace(reading, processes=None) for reading in readings)
-        return nameless, (), (), True
+        return _Who(readings=tuple(replace(reading, processes=None) for reading in readings))
 
-    def _identify(
-        self, readings: tuple[GpuReading, ...], boottime_seconds: float
-    ) -> tuple[tuple[GpuUse, ...], tuple[ProcessExit, ...], bool]:
+    def _identify(self, readings: tuple[GpuReading, ...], boottime_seconds: float) -> _Who:
         """In the worker thread."""
+        if self._gpu_users is not None:
+            readings = self._gpu_users.complete(readings, boottime_seconds)
+        host = self._host.read(readings, boottime_seconds) if self._host is not None else None
+        on_cpu = (host.processes or ()) if host is not None else ()
         pids = {process.pid for reading in readings for process in reading.processes or ()}
+        pids.update(process.pid for process in on_cpu)
         known = self._processes.identify_all(pids)
         before, self._uses = self._uses, {}
         for reading in readings:
@@ -225,7 +303,14 @@ class Sampler:
                 self._uses[place] = use
         self._exits += self._processes.exits(boottime_seconds)
         self._processes.forget_idle(known)
-        return tuple(self._uses.values()), tuple(self._exits), self._processes_hidden()
+        return _Who(
+            readings=readings,
+            uses=tuple(self._uses.values()),
+            exits=tuple(self._exits),
+            host=host,
+            host_uses=tuple(HostUse(process=known[p.pid], use=p) for p in on_cpu if p.pid in known),
+            hidden=self._processes_hidden(),
+        )
 
     def _has_slept(self) -> bool:
         slept = self._suspended_seconds()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from gpuwhyd.model import BackendState, GpuReading
+from gpuwhyd.model import BackendState, FieldSource, GpuReading
 
 
 class Probe(StrEnum):
@@ -35,6 +35,9 @@ class Backend(Protocol):
     `probe` never raises. `read` raises BackendError when nothing can be said this time; the sampler then calls
     `close`, waits with backoff, and starts over with `probe`. `close` frees library and device nodes and may be
     called twice. None of them ever wakes a suspended GPU.
+
+    `sources` is the exception: it is asked from the event loop while the thread may be at work, so it gives a tuple
+    that the last `read` has left behind.
     """
 
     @property
@@ -45,3 +48,5 @@ class Backend(Protocol):
     def read(self) -> BackendReadings: ...
 
     def close(self) -> None: ...
+
+    def sources(self) -> tuple[FieldSource, ...]: ...

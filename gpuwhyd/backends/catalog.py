@@ -1,19 +1,43 @@
-"""Which backends there are, in the order in which they are asked. A new one is one file, and one line here."""
+"""Which backends there are, in the order in which they are asked. A new one is one file, and one line here.
+
+Of two that read the same card the earlier one is the better; see merge.py.
+"""
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from gpuwhyd.backends.base import Backend
 from gpuwhyd.backends.nvml import NvmlBackend
 
-BACKENDS: tuple[tuple[str, Callable[[Path], Backend]], ...] = (
-    ("nvml", lambda sysfs: NvmlBackend(sysfs=sysfs, own_pid=os.getpid())),
-)
-"""Name, and how it is made for a sysfs root."""
 
-BACKEND_NAMES = tuple(name for name, _ in BACKENDS)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roots:
+    """Where /sys and /proc are; elsewhere in tests and in containers that have the host's mounted somewhere."""
+
+    sysfs: Path = Path("/sys")
+    procfs: Path = Path("/proc")
 
 
-def enabled_backends(sysfs: Path, disabled: tuple[str, ...]) -> tuple[Backend, ...]:
-    return tuple(make(sysfs) for name, make in BACKENDS if name not in disabled)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    name: str
+    make: Callable[[Roots], Backend]
+    instead_of: str | None = None
+    """A fallback: asked only while the backend of this name is neither ready nor asleep."""
+
+
+def _nvml(roots: Roots) -> Backend:
+    return NvmlBackend(sysfs=roots.sysfs, procfs=roots.procfs, own_pid=os.getpid())
+
+
+BACKENDS: tuple[Entry, ...] = (Entry(name="nvml", make=_nvml),)
+
+BACKEND_NAMES = tuple(entry.name for entry in BACKENDS)
+FALLBACKS = {entry.name: entry.instead_of for entry in BACKENDS if entry.instead_of is not None}
+"""Name of a fallback -> name of the backend that makes it needless."""
+
+
+def enabled_backends(roots: Roots, disabled: tuple[str, ...]) -> tuple[Backend, ...]:
+    return tuple(entry.make(roots) for entry in BACKENDS if entry.name not in disabled)

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 
 from gpuwhyd.backends.base import BackendReadings, Probe, ProbeResult
+from gpuwhyd.backends.grip import Grip
 from gpuwhyd.backends.nvml_card import BACKEND_NAME, NvmlCard, is_idle
-from gpuwhyd.backends.nvml_grip import Grip
 from gpuwhyd.backends.nvml_library import (
     NO_ATTACH,
     BindingMissingError,
@@ -25,18 +25,10 @@ from gpuwhyd.backends.nvml_library import (
     NvmlLibrary,
     load_binding,
 )
-from gpuwhyd.backends.nvml_pci import (
-    PowerPaths,
-    bus_names,
-    driver_can_suspend,
-    has_ever_slept,
-    may_suspend,
-    module_version,
-    nvidia_addresses,
-    sleeps,
-)
+from gpuwhyd.backends.nvml_pci import driver_can_suspend, module_version, nvidia_addresses
+from gpuwhyd.backends.pci import PowerPaths, has_ever_slept, may_suspend, names_in, sleeps
 from gpuwhyd.errors import BackendError, BackendUnavailableError
-from gpuwhyd.model import BackendState, GpuReading, GpuState
+from gpuwhyd.model import BackendState, FieldSource, GpuReading, GpuState
 
 _log = logging.getLogger(__name__)
 
@@ -129,6 +121,9 @@ class NvmlBackend:
         if self._library is not None:
             self._shut_down(self._library)
 
+    def sources(self) -> tuple[FieldSource, ...]:
+        return ()
+
     def _binding(self) -> NvmlLibrary:
         if self._library is None:
             self._library = NvmlLibrary(load_binding())
@@ -136,7 +131,7 @@ class NvmlBackend:
 
     def _look_at_bus(self, library: NvmlLibrary) -> None:
         """Cards come and go (external ones, or unbound for a virtual machine); NVML has to look anew then."""
-        names = bus_names(self._devices)
+        names = names_in(self._devices)
         if names == self._bus and self._slots:
             return
         self._bus = names

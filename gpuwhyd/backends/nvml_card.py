@@ -10,6 +10,7 @@ from gpuwhyd.backends.nvml_gauges import CardGauges
 from gpuwhyd.backends.nvml_library import CardRefusedError, NvmlLibrary, describe
 from gpuwhyd.backends.nvml_processes import ProcessReader
 from gpuwhyd.backends.nvml_questions import Questions, within
+from gpuwhyd.backends.pci import gpu_id
 from gpuwhyd.model import GpuIdentity, GpuReading, GpuState
 
 BACKEND_NAME = "nvml"
@@ -53,10 +54,6 @@ _THROTTLE_REASONS = {
 """nvml.h, nvmlClocksEventReason*; that the card is idle (0x1) holds no clock down."""
 _ALL_BITS = 0xFFFF_FFFF
 """How a register reads that nobody answers for; no card has every reason at once."""
-
-
-def gpu_id(pci_address: str) -> str:
-    return "pci_" + pci_address.replace(":", "_").replace(".", "_")
 
 
 def throttle_names(bits: int) -> tuple[str, ...]:

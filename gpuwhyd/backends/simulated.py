@@ -9,6 +9,7 @@ from gpuwhyd.backends.simulated_physics import CardState, Run, World, engine_per
 from gpuwhyd.model import (
     FanMode,
     FanReading,
+    FieldSource,
     GpuIdentity,
     GpuProcess,
     GpuReading,
@@ -52,6 +53,9 @@ class SimulatedBackend:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def sources(self) -> tuple[FieldSource, ...]:
+        return ()
 
     def _reading(self, index: int, state: CardState, runs: tuple[Run, ...], seconds: float) -> GpuReading:
         card = state.card

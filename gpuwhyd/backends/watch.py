@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from gpuwhyd.backends.base import Backend, BackendReadings, Probe, ProbeResult
 from gpuwhyd.errors import BackendError
-from gpuwhyd.model import BackendHealth, BackendState, GpuReading
+from gpuwhyd.model import BackendHealth, BackendState, FieldSource, GpuReading
 from gpuwhyd.worker import LateError, Worker
 
 log = logging.getLogger(__name__)
@@ -27,14 +27,19 @@ class BackendWatch:
         self._open = False
         self._next_try_seconds = float("-inf")
         self._retry_seconds = FIRST_RETRY_SECONDS
-        self._asked_at_seconds = 0.0
+        self._asked_at_seconds: float | None = None
         self._known_fault = ""
+
+    @property
+    def was_asked(self) -> bool:
+        """Whether its health says anything yet."""
+        return self._asked_at_seconds is not None
 
     def is_due(self) -> bool:
         """Whether there is anything to ask it: not while an earlier call hangs, nor before it is to be tried again."""
         now = self._monotonic_seconds()
         if self._worker.is_busy:
-            self._set(BackendState.FAILING, _late(now - self._asked_at_seconds))
+            self._set(BackendState.FAILING, _late(now - (self._asked_at_seconds or now)))
             return False
         return now >= self._next_try_seconds
 
@@ -61,6 +66,25 @@ class BackendWatch:
                 return answer.readings
             self._probed(answer)
         return ()
+
+    async def stand_by(self, message: str, deadline_seconds: float) -> None:
+        """Another backend reads the same cards better: lets go of them, and waits."""
+        if self._worker.is_busy:
+            return
+        if self._open:
+            self._open = False
+            await self._close(deadline_seconds)
+        self._next_try_seconds = self._monotonic_seconds()
+        self._set(BackendState.WAITING, message)
+
+    def look_anew(self) -> None:
+        """What it waits for may be there now. A failure keeps its backoff."""
+        if self.health.state is BackendState.WAITING:
+            self._next_try_seconds = self._monotonic_seconds()
+
+    def sources(self) -> tuple[FieldSource, ...]:
+        """Where its quantities come from, as of its last reading; nothing while it gives none."""
+        return self._backend.sources() if self._open else ()
 
     async def close(self, deadline_seconds: float) -> None:
         """Lets go of the hardware, unless a call hangs in it; ends the thread."""

@@ -15,10 +15,12 @@ from gpuwhyd.model.events import (
     SpikeEvent,
 )
 from gpuwhyd.model.explanation import Cause, Evidence, Explanation, Outlook, Suspect
-from gpuwhyd.model.gpu import FanReading, GpuIdentity, GpuProcess, GpuReading
+from gpuwhyd.model.gpu import FanControl, FanCurvePoint, FanReading, GpuIdentity, GpuProcess, GpuReading
+from gpuwhyd.model.host import HostProcess, HostReading, HostUse
 from gpuwhyd.model.plain import as_plain
 from gpuwhyd.model.programs import GpuUse, ProcessExit, ProcessIdentity, Program, ProgramKind
 from gpuwhyd.model.snapshot import BackendHealth, Snapshot
+from gpuwhyd.model.source import FieldSource, Lack
 from gpuwhyd.model.states import BackendState, FanMode, GpuState, Severity
 
 __all__ = [
@@ -31,14 +33,21 @@ __all__ = [
     "EventKind",
     "Evidence",
     "Explanation",
+    "FanControl",
+    "FanCurvePoint",
     "FanMode",
     "FanReading",
+    "FieldSource",
     "GpuEvent",
     "GpuIdentity",
     "GpuProcess",
     "GpuReading",
     "GpuState",
     "GpuUse",
+    "HostProcess",
+    "HostReading",
+    "HostUse",
+    "Lack",
     "Outlook",
     "ProcessExit",
     "ProcessIdentity",

@@ -13,13 +13,15 @@ class GpuIdentity:
     """Last element of the D-Bus path: `pci_0000_01_00_0`, or `chassis_NAME` for a fan without a GPU device."""
     name: str
     vendor: str
-    """`nvidia`, `amd`, `intel` or `simulated`."""
+    """`nvidia`, `amd`, `intel`, `simulated`; `chassis` for a fan of the machine itself."""
     pci_address: str | None = None
     """`0000:01:00.0`, lower case."""
     uuid: str | None = None
     driver: str | None = None
     """Driver and version: `nvidia 550.54.14`."""
     vbios_version: str | None = None
+    pci_id: str | None = None
+    """Vendor and device, `1002:73ff`: what it is, also where nobody knows its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,29 @@ class FanReading:
     rpm_is_measured: bool = False
     """True for a real tachometer. NVML's percent and RPM are what the fan was told, not what it does."""
     rpm_max: float | None = None
+    label: str | None = None
+    """What the driver calls it: `gpu_fan`, `Video Fan`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FanCurvePoint:
+    temperature_celsius: float
+    fan_percent: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FanControl:
+    """How a card was told to run its fans; read, never set."""
+
+    zero_rpm_enabled: bool | None = None
+    """Whether the fan may stand still while the card is cool."""
+    zero_rpm_stop_celsius: float | None = None
+    curve: tuple[FanCurvePoint, ...] = ()
+    """A curve of the user's own; empty while the firmware's holds."""
+    target_temperature_celsius: float | None = None
+    minimum_percent: float | None = None
+    acoustic_target_rpm: float | None = None
+    acoustic_limit_rpm: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +65,8 @@ class GpuProcess:
 
     pid: int
     kind: str = "unknown"
-    """`compute`, `graphics`, `compute+graphics`, `mps` or `unknown`."""
+    """`compute`, `graphics`, `compute+graphics`, `mps`, `unknown`; `holder`: has the card's device node open, and
+    nothing says that it works (nvtop, nvidia-smi, a monitoring agent)."""
     memory_used_bytes: int | None = None
     engine_percent: float | None = None
     """Time the card's main engine worked for it since the last reading, 0 to 100; `None` when not measurable."""
@@ -76,11 +102,16 @@ class GpuReading:
     memory_used_bytes: int | None = None
     memory_total_bytes: int | None = None
     core_clock_mhz: float | None = None
+    core_clock_max_mhz: float | None = None
     memory_clock_mhz: float | None = None
+    memory_clock_max_mhz: float | None = None
     performance_state: int | None = None
     """NVIDIA's P-state: 0 is fastest, 8 and above are idle."""
     throttle_reasons: tuple[str, ...] | None = None
     """Why clocks are held down: `sw-thermal`, `hw-thermal`, `power-cap`, ...; empty when nothing holds them."""
+    fan_control: FanControl | None = None
+    can_suspend: bool | None = None
+    """Runtime power management is on and no display of the card's own keeps it awake: idle, it should sleep."""
     processes: tuple[GpuProcess, ...] | None = None
     """`None` when the backend cannot tell who uses the card; an empty tuple when nobody does."""
 

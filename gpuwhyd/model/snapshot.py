@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from gpuwhyd.model.gpu import GpuReading
+from gpuwhyd.model.host import HostReading, HostUse
 from gpuwhyd.model.programs import GpuUse, ProcessExit
 from gpuwhyd.model.states import BackendState
 
@@ -24,6 +25,9 @@ class Snapshot:
     readings: tuple[GpuReading, ...] = ()
     uses: tuple[GpuUse, ...] = ()
     exits: tuple[ProcessExit, ...] = ()
+    host: HostReading | None = None
+    """`None` on a machine without a fan that GPU and CPU share."""
+    host_uses: tuple[HostUse, ...] = ()
     backends: tuple[BackendHealth, ...] = ()
     resumed: bool = False
     """The machine slept since the last snapshot; rates over that time mean nothing."""

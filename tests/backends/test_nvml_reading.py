@@ -152,7 +152,7 @@ def test_what_a_card_does_not_support_is_none_and_never_0(rig):
         for name in reading.__dataclass_fields__
         if name.endswith(("celsius", "watts", "joules", "percent", "bytes", "mhz"))
     }
-    assert len(values) == 16
+    assert len(values) == 18
     assert set(values.values()) == {None}
     assert (reading.performance_state, reading.throttle_reasons) == (None, None)
 

@@ -1,7 +1,8 @@
-"""When NVML may hold a card open, and when it lets go so that the card can suspend.
+"""When a backend may hold a card, and when it lets go so that the card can suspend.
 
-An open NVML session keeps a card's device node open, and with it the card awake. So an idle card that may suspend is
-let go; then only its power state is watched, which wakes nothing. If it stays awake all the same, something else
+An open NVML session keeps a card's device node open, and each read of a sensor below sysfs starts the time anew after
+which the kernel suspends an idle card: both keep it awake. So an idle card that may suspend is let go; then only its
+power state is watched, which wakes nothing. If it stays awake all the same, something else
 keeps it so; it is then read once after a pause, and again. A card that something else wakes is taken up at once.
 """
 
@@ -30,6 +31,10 @@ class Grip:
 
     def slept(self) -> None:
         """The card is asleep: what wakes it next is worth looking at."""
+        self._start_over()
+
+    def take_up(self) -> None:
+        """Something has begun on a card that was let go."""
         self._start_over()
 
     def should_let_go(

@@ -1,0 +1,44 @@
+"""The kernel's hardware monitoring: which chip a device has and which channels are on it.
+
+Names and units: Documentation/hwmon/sysfs-interface.rst (millidegrees, microwatts, microjoules, RPM). Looking at names
+and labels wakes no card; reading an `_input` does.
+"""
+
+import re
+
+from gpuwhyd.backends.pci import names_in
+from gpuwhyd.backends.sysfs import read_text
+
+MILLI = 1e-3
+MICRO = 1e-6
+
+RPM = (0.0, 30_000.0)
+"""No GPU's or laptop's fan turns faster; 65535 is how a chip says that it cannot tell."""
+CELSIUS = (-50.0, 200.0)
+WATTS = (0.0, 10_000.0)
+JOULES = (0.0, 1e13)
+
+
+def chip_directory(device: str, *names: str) -> str | None:
+    """The directory of a device's hwmon chip with one of these names; its number changes with each driver load."""
+    for entry in sorted(names_in(f"{device}/hwmon")):
+        directory = f"{device}/hwmon/{entry}"
+        if read_text(f"{directory}/name") in names:
+            return directory
+    return None
+
+
+def channels(directory: str, kind: str) -> tuple[int, ...]:
+    """The numbers of a chip's channels of one kind (`fan`, `temp`, `power`, `energy`), by any of their files."""
+    pattern = re.compile(rf"{kind}([0-9]{{1,3}})_[a-z_]+")
+    found = {int(match[1]) for name in names_in(directory) if (match := pattern.fullmatch(name))}
+    return tuple(sorted(found))
+
+
+def labels(directory: str, kind: str) -> dict[str, int]:
+    """Label -> channel number, of the channels that have a label."""
+    return {
+        label: number
+        for number in channels(directory, kind)
+        if (label := read_text(f"{directory}/{kind}{number}_label"))
+    }

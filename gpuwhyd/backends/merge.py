@@ -1,0 +1,56 @@
+"""Readings of one card by several backends -> one reading, with the better value of each quantity. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+
+from gpuwhyd.model import FanMode, GpuIdentity, GpuReading, GpuState
+
+_ALWAYS_OF_THE_FIRST = frozenset({"gpu", "backend", "state", "fan_mode", "fans"})
+_QUANTITIES = tuple(field.name for field in fields(GpuReading) if field.name not in _ALWAYS_OF_THE_FIRST)
+_IDENTITY = tuple(field.name for field in fields(GpuIdentity) if field.name not in {"id", "name", "vendor"})
+
+
+def merged(readings: Sequence[GpuReading]) -> tuple[GpuReading, ...]:
+    """One reading for each GPU, in the order in which they first come.
+
+    `readings` are in the order of the backends, the better one first: what it says holds, and what it does not offer is
+    taken from the next. A backend that sees the card asleep is believed, whatever another one still remembers of it;
+    otherwise one that reads the card is better than one that does not.
+    """
+    by_gpu: dict[str, list[GpuReading]] = {}
+    for reading in readings:
+        by_gpu.setdefault(reading.gpu.id, []).append(reading)
+    if len(by_gpu) == len(readings):  # nearly always
+        return tuple(readings)
+    return tuple(_one(same) for same in by_gpu.values())
+
+
+def _one(readings: list[GpuReading]) -> GpuReading:
+    first = next((r for r in readings if r.state is GpuState.ASLEEP), None)
+    if first is not None:
+        return replace(first, gpu=_identity(first, readings))
+    awake = [reading for reading in readings if reading.state is GpuState.AWAKE]
+    first, *others = awake or readings
+    better = {
+        name: value
+        for name in _QUANTITIES
+        if getattr(first, name) is None
+        and (value := next((v for r in others if (v := getattr(r, name)) is not None), None)) is not None
+    }
+    fans = next((r for r in (first, *others) if r.fans), first)
+    mode = next(
+        (r.fan_mode for r in (fans, first, *others) if r.fan_mode is not FanMode.UNKNOWN), first.fan_mode
+    )
+    return replace(first, gpu=_identity(first, readings), fan_mode=mode, fans=fans.fans, **better)
+
+
+def _identity(first: GpuReading, readings: list[GpuReading]) -> GpuIdentity:
+    gpu = first.gpu
+    missing = {
+        name: value
+        for name in _IDENTITY
+        if getattr(gpu, name) is None
+        and (value := next((v for r in readings if (v := getattr(r.gpu, name)) is not None), None))
+        is not None
+    }
+    return replace(gpu, **missing) if missing else gpu

@@ -1,0 +1,74 @@
+"""The kernel's PCI bus: which display devices there are, and whether they sleep. Nothing here wakes a card.
+
+What a card's `power` directory and its configuration (`vendor`, `class`, ...) say, the kernel has in memory
+(Documentation/ABI/testing/sysfs-devices-power, sysfs-bus-pci).
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpuwhyd.backends.sysfs import read_text
+
+ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.IGNORECASE)
+"""Domain (32 bits where a hypervisor or VMD makes more), bus, device, function."""
+
+
+def gpu_id(pci_address: str) -> str:
+    """The id of the GPU at a PCI address, which is the last element of its D-Bus path."""
+    return "pci_" + pci_address.lower().replace(":", "_").replace(".", "_")
+
+
+def names_in(directory: str) -> list[str]:
+    """What a directory lists; nothing when it is not there. When this changes, something was plugged or unplugged."""
+    try:
+        return os.listdir(directory)  # noqa: PTH208 - names are all that is wanted, every tick
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def bound_to(sysfs: Path, driver: str) -> list[str]:
+    """The PCI addresses of the devices that a driver has, in bus order. A card's audio function has another driver."""
+    return sorted(name for name in names_in(f"{sysfs}/bus/pci/drivers/{driver}") if ADDRESS.fullmatch(name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerPaths:
+    """The files of one card that are read every tick, their names made once."""
+
+    status: str
+    control: str
+    suspended_time: str
+    connectors: Path
+
+    @classmethod
+    def of(cls, sysfs: Path, address: str) -> "PowerPaths":
+        device = sysfs / "bus/pci/devices" / address
+        return cls(
+            status=f"{device}/power/runtime_status",
+            control=f"{device}/power/control",
+            suspended_time=f"{device}/power/runtime_suspended_time",
+            connectors=device / "drm",
+        )
+
+
+def sleeps(paths: PowerPaths) -> bool:
+    """The card is suspended or on its way into or out of it: touching it would wake it.
+
+    From Documentation/ABI/testing/sysfs-devices-power: `suspended`, `suspending`, `resuming`, `active`,
+    `error`, `unsupported`. A kernel without runtime power management has no such file.
+    """
+    return read_text(paths.status) in {"suspended", "suspending", "resuming"}
+
+
+def may_suspend(paths: PowerPaths) -> bool:
+    """Runtime power management is allowed for the card (`auto`) and no display that it drives keeps it awake."""
+    return read_text(paths.control) == "auto" and not any(
+        read_text(str(enabled)) == "enabled" for enabled in paths.connectors.glob("card*/card*-*/enabled")
+    )
+
+
+def has_ever_slept(paths: PowerPaths) -> bool:
+    """The card was suspended at least once since boot: the kernel counts the milliseconds."""
+    return read_text(paths.suspended_time) not in {"", "0"}

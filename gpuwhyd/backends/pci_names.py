@@ -1,0 +1,84 @@
+"""What people call a card: from the lists of PCI ids that other packages keep on the machine.
+
+libdrm's amdgpu.ids knows the product by device and revision; udev keeps what systemd's hwdb says of each device; pci.ids
+(hwdata, pci.ids) says the same as a file. None of them needs to be there.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from gpuwhyd.backends.sysfs import read_text
+
+_BRACKETS = re.compile(r".*\[(.+)\]\s*")
+_PCI_IDS = ("misc/pci.ids", "hwdata/pci.ids")
+_VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
+
+
+def pci_id(device: str) -> str | None:
+    """`1002:73ff`, of the sysfs directory of a PCI device."""
+    vendor, product = read_text(f"{device}/vendor"), read_text(f"{device}/device")
+    if not vendor.startswith("0x") or not product.startswith("0x"):
+        return None
+    return f"{vendor[2:]}:{product[2:]}".lower()
+
+
+def device_name(device: str, *, run: Path = Path("/run"), share: Path = Path("/usr/share")) -> str:
+    """`AMD Radeon RX 6600`, as good as it is known; in the end `AMD GPU 1002:73ff`. Read once in a card's life."""
+    maker = _VENDORS.get(read_text(f"{device}/vendor"), "")
+    known = pci_id(device)
+    product = (
+        _of_libdrm(device, share) or _of_udev(device, run) or (_of_pci_ids(known, share) if known else None)
+    )
+    if product is None:
+        return f"{maker} GPU {known or ''}".strip()
+    return product if not maker or product.startswith(maker) else f"{maker} {product}"
+
+
+def _of_libdrm(device: str, share: Path) -> str | None:
+    """`73FF,\tC7,\tAMD Radeon RX 6600`: device, revision, product; all of them AMD's."""
+    product, revision = read_text(f"{device}/device")[2:], read_text(f"{device}/revision")[2:]
+    if read_text(f"{device}/vendor") != "0x1002" or not product or not revision:
+        return None
+    wanted = (product.lower(), revision.lower())
+    for line in _lines(share / "libdrm/amdgpu.ids"):
+        parts = [part.strip() for part in line.split(",", 2)]
+        if len(parts) == 3 and (parts[0].lower(), parts[1].lower()) == wanted:
+            return parts[2] or None
+    return None
+
+
+def _of_udev(device: str, run: Path) -> str | None:
+    key = "E:ID_MODEL_FROM_DATABASE="
+    for line in _lines(run / "udev/data" / f"+pci:{Path(device).name}"):
+        if line.startswith(key):
+            return _product(line.removeprefix(key))
+    return None
+
+
+def _of_pci_ids(known: str, share: Path) -> str | None:
+    """Vendors stand at the margin, their devices after one tab: `\t73ff  Navi 23 [Radeon RX 6600/6600 XT/6600M]`."""
+    vendor, product = known.split(":")
+    for name in _PCI_IDS:
+        in_vendor = False
+        for line in _lines(share / name):
+            if in_vendor and line.startswith(f"\t{product}  "):
+                return _product(line[len(product) + 1 :])
+            if line and line[0] not in "\t#":
+                if in_vendor:
+                    break
+                in_vendor = line.startswith(f"{vendor}  ")
+    return None
+
+
+def _product(text: str) -> str | None:
+    """The marketing name, which stands in brackets after the chip's, where there is one."""
+    brackets = _BRACKETS.fullmatch(text)
+    return (brackets[1] if brackets else text).strip() or None
+
+
+def _lines(path: Path) -> Iterable[str]:
+    try:
+        return path.read_text("utf-8", "replace").splitlines()
+    except OSError:  # not installed
+        return ()

@@ -1,0 +1,151 @@
+"""Cards that are read through sysfs alone: found by their kernel driver, left asleep, let go while they idle.
+
+Which files a card has is its `SysfsCard`'s business (amdgpu_card.py, intel_card.py); when it may be read at all is
+decided here, alike for all of them.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from gpuwhyd.backends.base import BackendReadings, Probe, ProbeResult
+from gpuwhyd.backends.grip import Grip
+from gpuwhyd.backends.pci import PowerPaths, bound_to, has_ever_slept, may_suspend, sleeps
+from gpuwhyd.errors import BackendError
+from gpuwhyd.model import BackendState, FieldSource, GpuIdentity, GpuReading, GpuState
+
+_log = logging.getLogger(__name__)
+
+_CAN_SUSPEND_SECONDS = 30.0
+"""How old the word may be that a card may suspend: a monitor is plugged in more rarely than that, and it is a glob."""
+
+
+class SysfsCard(Protocol):
+    """One card. `read` is called while it is awake; it raises BackendError when nothing can be said this time."""
+
+    @property
+    def identity(self) -> GpuIdentity: ...
+
+    def read(self, now: float) -> GpuReading: ...
+
+    def is_idle(self, reading: GpuReading) -> bool:
+        """Nobody works on it, as far as the card itself tells."""
+        ...
+
+    def stirs(self) -> bool:
+        """While it is let go: whether something has begun on it, by what can be read without keeping it awake."""
+        ...
+
+    def sources(self) -> tuple[FieldSource, ...]: ...
+
+
+@dataclass(slots=True)
+class _Slot:
+    card: SysfsCard
+    paths: PowerPaths
+    grip: Grip = field(default_factory=Grip)
+    can_suspend: bool = False
+    can_suspend_at: float = float("-inf")
+    complaint: str = ""
+
+
+class SysfsBackend:
+    """`make_card` gets the root of sysfs and a card's PCI address; see backends/base.py for the contract."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        sysfs: Path,
+        make_card: Callable[[Path, str], SysfsCard],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`name` is also the kernel driver's."""
+        self.name = name
+        self._sysfs = sysfs
+        self._make_card = make_card
+        self._monotonic = monotonic
+        self._slots: dict[str, _Slot] = {}
+        self._sources: tuple[FieldSource, ...] = ()
+
+    def probe(self) -> ProbeResult:
+        if not bound_to(self._sysfs, self.name):
+            return ProbeResult(answer=Probe.LATER, message=f"no card has the kernel driver {self.name}")
+        return ProbeResult(answer=Probe.READY)
+
+    def read(self) -> BackendReadings:
+        now = self._monotonic()
+        self._look_at_bus()
+        if not self._slots:
+            raise BackendError(f"no card is left with the kernel driver {self.name}")
+        readings = tuple(self._reading(slot, now) for slot in self._slots.values())
+        self._sources = tuple(source for slot in self._slots.values() for source in slot.card.sources())
+        complaints = [slot.complaint for slot in self._slots.values() if slot.complaint]
+        if len(complaints) == len(self._slots):
+            raise BackendError(complaints[0])
+        if all(reading.state is GpuState.AWAKE for reading in readings):
+            return BackendReadings(readings=readings)
+        all_rest = all(reading.state is not GpuState.AWAKE for reading in readings) and not complaints
+        asleep = all(reading.state is GpuState.ASLEEP for reading in readings)
+        return BackendReadings(
+            readings=readings,
+            state=BackendState.ASLEEP if all_rest else BackendState.READY,
+            message="let go of the idle card, so that it can suspend" if all_rest and not asleep else "",
+        )
+
+    def close(self) -> None:
+        """No file is kept open; what was learned of the cards stays."""
+
+    def sources(self) -> tuple[FieldSource, ...]:
+        return self._sources
+
+    def _look_at_bus(self) -> None:
+        """Cards come and go: external ones, or unbound for a virtual machine, or with the driver."""
+        addresses = bound_to(self._sysfs, self.name)
+        if addresses != list(self._slots):
+            self._slots = {address: self._slots.get(address) or self._meet(address) for address in addresses}
+
+    def _meet(self, address: str) -> _Slot:
+        return _Slot(card=self._make_card(self._sysfs, address), paths=PowerPaths.of(self._sysfs, address))
+
+    def _reading(self, slot: _Slot, now: float) -> GpuReading:
+        if sleeps(slot.paths):
+            slot.grip.slept()
+            return self._unread(slot, GpuState.ASLEEP)
+        if slot.grip.is_let_go(now):
+            if not slot.card.stirs():
+                return self._unread(slot, GpuState.UNKNOWN)
+            slot.grip.take_up()
+        try:
+            reading = slot.card.read(now)
+        except BackendError as error:
+            if str(error) != slot.complaint:
+                _log.warning("%s: %s", slot.card.identity.id, error)
+            slot.complaint = str(error)
+            return self._unread(slot, GpuState.UNKNOWN)
+        slot.complaint = ""
+        reading = replace(reading, can_suspend=self._may_suspend(slot, now))
+        if (
+            slot.grip.should_let_go(
+                now,
+                idle=slot.card.is_idle(reading),
+                may_suspend=partial(self._may_suspend, slot, now),
+                has_ever_slept=partial(has_ever_slept, slot.paths),
+            )
+            and slot.grip.is_first_pause
+        ):
+            _log.info("GPU %s is idle and let go, so that it can suspend", slot.card.identity.id)
+        return reading
+
+    def _may_suspend(self, slot: _Slot, now: float) -> bool:
+        if now - slot.can_suspend_at >= _CAN_SUSPEND_SECONDS:
+            slot.can_suspend, slot.can_suspend_at = may_suspend(slot.paths), now
+        return slot.can_suspend
+
+    def _unread(self, slot: _Slot, state: GpuState) -> GpuReading:
+        can_suspend = None if state is GpuState.ASLEEP else slot.can_suspend
+        return GpuReading(gpu=slot.card.identity, backend=self.name, state=state, can_suspend=can_suspend)

@@ -5,7 +5,7 @@ libdrm's amdgpu.ids knows the product by device and revision; udev keeps what sy
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 from gpuwhyd.backends.sysfs import read_text
@@ -36,7 +36,7 @@ def device_name(device: str, *, run: Path = Path("/run"), share: Path = Path("/u
 
 
 def _of_libdrm(device: str, share: Path) -> str | None:
-    """`73FF,\tC7,\tAMD Radeon RX 6600`: device, revision, product; all of them AMD's."""
+    r"""`73FF,\tC7,\tAMD Radeon RX 6600`: device, revision, product; all of them AMD's."""
     product, revision = read_text(f"{device}/device")[2:], read_text(f"{device}/revision")[2:]
     if read_text(f"{device}/vendor") != "0x1002" or not product or not revision:
         return None
@@ -57,7 +57,7 @@ def _of_udev(device: str, run: Path) -> str | None:
 
 
 def _of_pci_ids(known: str, share: Path) -> str | None:
-    """Vendors stand at the margin, their devices after one tab: `\t73ff  Navi 23 [Radeon RX 6600/6600 XT/6600M]`."""
+    r"""Vendors stand at the margin, their devices after one tab: `\t73ff  Navi 23 [Radeon RX 6600/6600 XT/6600M]`."""
     vendor, product = known.split(":")
     for name in _PCI_IDS:
         in_vendor = False
@@ -77,8 +77,11 @@ def _product(text: str) -> str | None:
     return (brackets[1] if brackets else text).strip() or None
 
 
-def _lines(path: Path) -> Iterable[str]:
+def _lines(path: Path) -> Iterator[str]:
+    """Line by line: pci.ids has 1.3 MB, which is not to stay in the daemon's peak."""
     try:
-        return path.read_text("utf-8", "replace").splitlines()
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                yield line.rstrip("\n")
     except OSError:  # not installed
-        return ()
+        return

@@ -31,6 +31,8 @@ from gpuwhyd.tables import (
 
 DEFAULT_PATH = Path("/etc/gpuwhyd/gpuwhyd.toml")
 _DAY_SECONDS = 86400.0
+LONGEST_INTERVAL_SECONDS = 60.0
+"""Half of the unit's WatchdogSec=: with longer pauses systemd would take the daemon for dead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +45,15 @@ class Settings:
 def sampling_keys(backends: Collection[str] | None) -> tuple[Key, ...]:
     name = text(r"[a-z][a-z0-9_-]*", "a backend's name") if backends is None else choice(*backends)
     return (
-        Key(name="interval", field="interval_seconds", read=duration(0.2, 600)),
-        Key(name="fast_interval", field="fast_interval_seconds", read=duration(0.2, 600)),
-        Key(name="asleep_interval", field="asleep_interval_seconds", read=duration(0.2, 600)),
+        Key(name="interval", field="interval_seconds", read=duration(0.2, LONGEST_INTERVAL_SECONDS)),
+        Key(
+            name="fast_interval", field="fast_interval_seconds", read=duration(0.2, LONGEST_INTERVAL_SECONDS)
+        ),
+        Key(
+            name="asleep_interval",
+            field="asleep_interval_seconds",
+            read=duration(0.2, LONGEST_INTERVAL_SECONDS),
+        ),
         Key(name="deadline", field="deadline_seconds", read=duration(0.1, 60)),
         Key(name="disabled_backends", field="disabled_backends", read=array(name, "backend names")),
     )

@@ -1,6 +1,7 @@
 """A configuration gives settings, or one line that names the place and what would be right."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 import gpuwhyd.config
 from gpuwhyd import config_rules
-from gpuwhyd.config import Settings, load, parse
+from gpuwhyd.config import LONGEST_INTERVAL_SECONDS, Settings, load, parse
 from gpuwhyd.engine.settings import RULE_METRICS, SHIPPED_RULES, Rule
 from gpuwhyd.errors import ConfigError
 from gpuwhyd.model import Severity
@@ -171,11 +172,11 @@ A_GPU = 'must be a PCI address such as "0000:01:00.0" or a GPU id such as "pci_0
         ),
         (
             "[sampling]\ninterval = '100ms'",
-            'f.toml: sampling: interval must be from 200ms to 10min, not "100ms"',
+            'f.toml: sampling: interval must be from 200ms to 1min, not "100ms"',
         ),
         (
             "[sampling]\ninterval = '11min'",
-            'f.toml: sampling: interval must be from 200ms to 10min, not "11min"',
+            'f.toml: sampling: interval must be from 200ms to 1min, not "11min"',
         ),
         (
             "[sampling]\nfast_interval = '3s'",
@@ -401,3 +402,10 @@ def test_any_damage_to_the_shipped_file_gives_settings_or_one_line(data: st.Data
 )
 def test_monstrous_text_gives_one_line(toml: str) -> None:
     assert mistake(toml).isprintable()
+
+
+def test_the_longest_interval_is_well_below_the_patience_of_systemd() -> None:
+    """A daemon that rests for longer than WatchdogSec= would be killed for it."""
+    unit = (Path(__file__).parents[1] / "systemd/gpuwhyd.service").read_text()
+    [minutes] = re.findall(r"^WatchdogSec=([0-9]+)min$", unit, re.MULTILINE)
+    assert 2 * LONGEST_INTERVAL_SECONDS <= 60 * int(minutes)

@@ -13,11 +13,16 @@ log = logging.getLogger(__name__)
 
 _NO_DIGITS = dict.fromkeys(map(ord, "0123456789"))
 
+_DIGITS_LIMIT = 20
+"""WATCHDOG_USEC is a 64-bit number."""
 STATUS_LIMIT = 1024
 """Characters; systemctl shows one line of it."""
 NUMBERS_USEC = 10_000_000
 """The numbers in the headline change with every sample, and systemd tells each STATUS= to all who watch its units. While
 the words stay the same it gets the numbers so often."""
+
+MEALS = 4
+"""How often in its time the watchdog is fed: sd_watchdog_enabled(3) asks for twice at least. More would only wake systemd."""
 
 
 def _monotonic_usec() -> int:
@@ -34,12 +39,13 @@ class NotifyOutput:
         self,
         *,
         address: str | None,
-        watchdog: bool = False,
+        watchdog_usec: int | None = None,
         monotonic_usec: Callable[[], int] = _monotonic_usec,
     ) -> None:
-        """`address`: what NOTIFY_SOCKET holds, a path or `@` and an abstract name."""
+        """`address`: what NOTIFY_SOCKET holds, a path or `@` and an abstract name; `watchdog_usec`: its patience."""
         self._address = _socket_name(address)
-        self._watchdog = watchdog
+        self._feed_after_usec = None if watchdog_usec is None else watchdog_usec // MEALS
+        self._fed_usec: int | None = None
         self._monotonic_usec = monotonic_usec
         self._ready = False
         self._status = ""
@@ -50,8 +56,11 @@ class NotifyOutput:
     def from_environment(cls, environment: Mapping[str, str]) -> "NotifyOutput":
         """NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID as systemd sets them: sd_watchdog_enabled(3)."""
         meant = environment.get("WATCHDOG_PID") in (None, "", str(os.getpid()))
-        asked = environment.get("WATCHDOG_USEC", "").isdecimal()
-        return cls(address=environment.get("NOTIFY_SOCKET"), watchdog=meant and asked)
+        usec = environment.get("WATCHDOG_USEC", "")
+        patience = (
+            int(usec) if meant and usec.isascii() and usec.isdecimal() and len(usec) < _DIGITS_LIMIT else None
+        )
+        return cls(address=environment.get("NOTIFY_SOCKET"), watchdog_usec=patience)
 
     async def publish(self, report: Report) -> None:
         lines = []
@@ -62,10 +71,15 @@ class NotifyOutput:
         is_news = _words(status) != _words(self._status) or now_usec - self._status_usec >= NUMBERS_USEC
         if status != self._status and is_news:
             lines.append(f"STATUS={status}")
-        if self._watchdog:
+        hungry = self._feed_after_usec is not None and (
+            self._fed_usec is None or now_usec - self._fed_usec >= self._feed_after_usec
+        )
+        if hungry:
             lines.append("WATCHDOG=1")
         if lines and self._send(lines):
             self._ready = True
+            if hungry:
+                self._fed_usec = now_usec
             if status != self._status and is_news:
                 self._status, self._status_usec = status, now_usec
 

@@ -32,7 +32,7 @@ def nothing_told(manager: socket.socket) -> bool:
     return False
 
 
-def notify(manager: socket.socket, *, now: list[int] | None = None, **options: bool) -> NotifyOutput:
+def notify(manager: socket.socket, *, now: list[int] | None = None, **options: int) -> NotifyOutput:
     clock = now or [123]
     return NotifyOutput(address=manager.getsockname(), monotonic_usec=lambda: clock[0], **options)
 
@@ -82,13 +82,29 @@ def test_where_processes_are_hidden_the_status_names_none(manager):
     assert "ollama" not in "".join(told(manager))
 
 
-def test_the_watchdog_is_fed_by_every_report_and_by_nothing_else(manager):
-    output = notify(manager, watchdog=True)
-    publish(output, "quiet")
+def test_the_watchdog_is_fed_by_reports_alone_and_four_times_in_its_patience(manager):
+    now = [5_000_000]
+    output = notify(manager, now=now, watchdog_usec=120_000_000)
     publish(output, "quiet")
     assert "WATCHDOG=1" in told(manager)
-    assert told(manager) == ["WATCHDOG=1"]
+    now[0] += 29_000_000
+    publish(output, "quiet")
     assert nothing_told(manager)
+    now[0] += 1_000_000
+    publish(output, "quiet")
+    assert told(manager) == ["WATCHDOG=1"]
+    now[0] += 100_000_000
+    assert nothing_told(manager)
+
+
+def test_a_meal_that_did_not_arrive_comes_with_the_next_report(manager):
+    output = notify(manager, watchdog_usec=120_000_000)
+    place = Path(manager.getsockname())
+    away = place.rename(place.with_name("away"))
+    publish(output, "quiet")
+    away.rename(place)
+    publish(output, "quiet")
+    assert "WATCHDOG=1" in told(manager)
 
 
 def test_reload_and_stop(manager):

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -34,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     if options.command == "reload":
         return _run_loop(_reload(options.bus))
+    if options.command == "replay":
+        return _replay(options.file, options.config, as_json=options.json)
     if options.command in {"install", "uninstall", "check"}:
         return _installation(options)
     if options.check_config:
@@ -93,6 +96,18 @@ async def _reload(address: str) -> int:
         raise
     finally:
         await connection.close()
+    return 0
+
+
+def _replay(file: Path, config: Path | None, *, as_json: bool) -> int:
+    """With the rules and thresholds of the configuration, as the daemon would run."""
+    from gpuwhyd import replay  # noqa: PLC0415 - as above
+    from gpuwhyd.config import load  # noqa: PLC0415 - as above
+
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends it quietly
+    told = replay.as_json if as_json else replay.as_text
+    for seconds, event in replay.replay(file, load(config).engine):
+        print(told(seconds, event))
     return 0
 
 
@@ -166,6 +181,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--path.sysfs", dest="sysfs", type=Path, default=Path("/sys"), metavar="DIR")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("reload", help="make the running daemon take its configuration again")
+    command = commands.add_parser("replay", help="what the engine says to a recording; see docs/recording.md")
+    command.add_argument("file", type=Path, metavar="FILE")
+    command.add_argument("--json", action="store_true", help="one JSON object an event")
     for name, text in (
         ("install", "put the daemon where systemd and D-Bus find it (needs root)"),
         ("uninstall", "take it away again; what you configured stays"),

@@ -34,3 +34,7 @@ class HistoryError(GpuwhydError):
 
 class InstallError(GpuwhydError):
     """`gpuwhyd install`, `uninstall` or `check` could not do its work; says what to do."""
+
+
+class RecordingError(GpuwhydError):
+    """A recording is not one, or cannot be read or written: names file and line, and what would be right."""

@@ -1,0 +1,258 @@
+"""The lines of a recording -> the snapshots that were recorded, or RecordingError with the line and what would be right."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gpuwhyd.errors import RecordingError
+from gpuwhyd.model import (
+    BackendHealth,
+    BackendState,
+    GpuIdentity,
+    GpuProcess,
+    GpuReading,
+    GpuUse,
+    HostReading,
+    HostUse,
+    ProcessExit,
+    ProcessIdentity,
+    Snapshot,
+)
+from gpuwhyd.recording.typed import Check, WrongFieldError, decoder, many, show, whole
+
+FORMAT = 1
+LINE_LIMIT = 16 * 1024 * 1024
+"""Characters; a snapshot of 8 cards with 500 processes has 100,000."""
+KEPT_PROCESSES = 4096
+MARK = "gpuwhyd_recording"
+
+_READY = BackendState.READY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Exit:
+    pid: int
+    boottime_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """One snapshot as it is written; what is not said is as in `Snapshot`."""
+
+    boottime_seconds: float
+    wall_usec: int | None = None
+    gpus: tuple[GpuIdentity, ...] = ()
+    processes: tuple[ProcessIdentity, ...] = ()
+    readings: tuple[GpuReading, ...] = ()
+    exits: tuple[_Exit, ...] = ()
+    nameless: tuple[int, ...] = ()
+    host: HostReading | None = None
+    backends: tuple[BackendHealth, ...] | None = None
+    resumed: bool = False
+    processes_hidden: bool = False
+
+
+class _Reader:
+    """What has been introduced so far: GPUs by id, processes by pid."""
+
+    def __init__(self, started_usec: int) -> None:
+        self._started_usec = started_usec
+        self._first_seconds: float | None = None
+        self._last_seconds = float("-inf")
+        self._gpus: dict[str, GpuIdentity] = {}
+        self._processes: dict[int, ProcessIdentity] = {}
+        self._backends: tuple[BackendHealth, ...] | None = None
+        decode_reading = decoder(GpuReading, gpu=self._gpu, processes=_processes(decoder(GpuProcess)))
+
+        def reading(item: Any) -> GpuReading:
+            if type(item) is dict and "backend" not in item:
+                item = {**item, "backend": "recording"}
+            return decode_reading(item)
+
+        # in the order in which a line may use what it introduces
+        self._parts = {
+            "gpus": many(self._introduce_gpu(decoder(GpuIdentity))),
+            "processes": many(self._introduce_process(decoder(ProcessIdentity))),
+            "nameless": many(self._forget),
+            "readings": many(reading),
+        }
+        self._decode = decoder(_Line, **{name: lambda item: item for name in self._parts})
+
+    def snapshot(self, table: Any) -> Snapshot:
+        if type(table) is dict:
+            table = dict(table)
+            for name, check in self._parts.items():
+                if name in table:
+                    try:
+                        table[name] = check(table[name])
+                    except WrongFieldError as error:
+                        raise WrongFieldError(f"{name}: {error}") from None
+        line: _Line = self._decode(table)
+        if line.boottime_seconds < self._last_seconds:
+            raise WrongFieldError(
+                f"boottime_seconds: must not run back: {line.boottime_seconds:g} comes after {self._last_seconds:g}"
+            )
+        self._last_seconds = line.boottime_seconds
+        if self._first_seconds is None:
+            self._first_seconds = line.boottime_seconds
+        if line.backends is not None:
+            self._backends = line.backends
+        uses, host_uses = self._uses(line), self._host_uses(line)
+        return Snapshot(
+            boottime_seconds=line.boottime_seconds,
+            wall_usec=self._wall_usec(line),
+            readings=line.readings,
+            uses=uses,
+            exits=tuple([self._exit(item) for item in line.exits]),
+            host=line.host,
+            host_uses=host_uses,
+            backends=self._backends if self._backends is not None else _backends_of(line.readings),
+            resumed=line.resumed,
+            processes_hidden=line.processes_hidden,
+        )
+
+    def _gpu(self, item: Any) -> GpuIdentity:
+        gpu = self._gpus.get(item) if type(item) is str else None
+        if gpu is None:
+            raise WrongFieldError(f"{show(item)} was not introduced in `gpus`, here or in a line above")
+        return gpu
+
+    def _introduce_gpu(self, decode: Any) -> Any:
+        def introduce(item: Any) -> GpuIdentity:
+            gpu: GpuIdentity = decode(item)
+            self._gpus[gpu.id] = gpu
+            return gpu
+
+        return introduce
+
+    def _introduce_process(self, decode: Any) -> Any:
+        def introduce(item: Any) -> ProcessIdentity:
+            process: ProcessIdentity = decode(item)
+            self._processes[process.pid] = process
+            return process
+
+        return introduce
+
+    def _forget(self, item: Any) -> int:
+        pid = whole(item)
+        self._processes.pop(pid, None)
+        return pid
+
+    def _uses(self, line: _Line) -> tuple[GpuUse, ...]:
+        known = self._processes
+        return tuple(
+            [
+                GpuUse(gpu_id=reading.gpu.id, process=known[use.pid], use=use)
+                for reading in line.readings
+                for use in reading.processes or ()
+                if use.pid in known
+            ]
+        )
+
+    def _host_uses(self, line: _Line) -> tuple[HostUse, ...]:
+        used = line.host.processes or () if line.host is not None else ()
+        return tuple(
+            [HostUse(process=self._processes[use.pid], use=use) for use in used if use.pid in self._processes]
+        )
+
+    def _exit(self, item: _Exit) -> ProcessExit:
+        process = self._processes.pop(item.pid, None)
+        if process is None:
+            raise WrongFieldError(
+                f"exits: pid {item.pid} was not introduced in `processes`, or has ended before"
+            )
+        return ProcessExit(process=process, boottime_seconds=item.boottime_seconds)
+
+    def _wall_usec(self, line: _Line) -> int:
+        if line.wall_usec is not None:
+            return line.wall_usec
+        return self._started_usec + round((line.boottime_seconds - (self._first_seconds or 0.0)) * 1e6)
+
+
+def _processes(decode: Callable[[object], GpuProcess]) -> Check:
+    """Most processes say in each line what they said before: those are made once."""
+    known: dict[object, GpuProcess] = {}
+
+    def process(item: Any) -> GpuProcess:
+        try:
+            key = tuple(item.items())
+            found = known.get(key)
+        except (AttributeError, TypeError):  # no table, or one with an array in it: `decode` says so
+            return decode(item)
+        if found is None:
+            found = decode(item)
+            if len(known) >= KEPT_PROCESSES:
+                known.clear()
+            known[key] = found
+        return found
+
+    every = many(process)
+    return lambda item: None if item is None else every(item)
+
+
+def _backends_of(readings: tuple[GpuReading, ...]) -> tuple[BackendHealth, ...]:
+    names = dict.fromkeys(reading.backend for reading in readings)
+    return tuple(BackendHealth(name=name, state=_READY) for name in names)
+
+
+def snapshots(lines: Iterable[str], source: str) -> Iterator[Snapshot]:
+    """All snapshots in their order; `source` names the file in errors. Empty lines are passed over.
+
+    A last line without its line feed is what a recorder that was killed leaves behind: it is passed over when it is
+    no JSON. Raises RecordingError.
+    """
+    reader: _Reader | None = None
+    for place, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            table = _parse(line)
+        except WrongFieldError as error:
+            if reader is not None and not line.endswith("\n"):
+                return
+            raise RecordingError(f"{source}: line {place}: {error}") from None
+        try:
+            if reader is None:
+                reader = _Reader(_started_usec(table))
+            else:
+                yield reader.snapshot(table)
+        except WrongFieldError as error:
+            raise RecordingError(f"{source}: line {place}: {error}") from None
+    if reader is None:
+        raise RecordingError(f'{source}: is empty; a recording begins with a line {{"{MARK}": {FORMAT}}}')
+
+
+def _parse(line: str) -> Any:
+    if len(line) > LINE_LIMIT:
+        raise WrongFieldError(f"has more than {LINE_LIMIT} characters")
+    try:
+        return json.loads(line, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise WrongFieldError(f"not JSON: {' '.join(str(error).split())}") from None
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number; leave out what is not known")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Header:
+    gpuwhyd_recording: int
+    version: str = ""
+    started_usec: int = 0
+    anonymous: bool = False
+
+
+_decode_header = decoder(_Header)
+
+
+def _started_usec(table: Any) -> int:
+    if type(table) is not dict or MARK not in table:
+        raise WrongFieldError(f'not a recording: it must begin with a line {{"{MARK}": {FORMAT}}}')
+    header = _decode_header(table)
+    if header.gpuwhyd_recording != FORMAT:
+        raise WrongFieldError(
+            f"format {header.gpuwhyd_recording} is not known, only {FORMAT}; a newer gpuwhyd may read it"
+        )
+    return header.started_usec

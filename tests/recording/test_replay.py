@@ -1,0 +1,83 @@
+"""`gpuwhyd replay`: a recording leads to what the daemon said when it was made, and always to the same."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpuwhyd.cli import main
+from gpuwhyd.model import SpikeEvent
+from gpuwhyd.recording.writer import RecordingWriter
+from tests.recording.rows import story
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    path = tmp_path / "card.jsonl"
+    _, row = story()
+    writer = RecordingWriter()
+    path.write_text(writer.header(row[0].wall_usec) + "".join(map(writer.line, row)))
+    return path
+
+
+def test_it_tells_what_the_engine_told_when_it_was_recorded(
+    recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig, row = story()
+    start = row[0].boottime_seconds
+    assert main(["replay", str(recording), "--json"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    spikes = [event for event in rig.events if isinstance(event, SpikeEvent)]
+    assert [(t["event"], t["t"], t["sentence"]) for t in told if "spike_id" in t] == [
+        (event.kind.value, round(event.boottime_seconds - start, 3), event.explanation.sentence)
+        for event in spikes
+    ]
+    first = next(t for t in told if t["event"] == "spike-started")
+    assert first["cause"] == "workload"
+    assert first["gpu"] == rig.gpu.id
+    [suspect] = first["suspects"]
+    assert suspect == {
+        "name": "game.service",
+        "unit": "game.service",
+        "pids": [5],
+        "share": suspect["share"],
+        "alive": True,
+    }
+    assert told[-1]["event"] == "spike-ended"
+
+
+def test_the_same_file_gives_the_same_bytes(recording: Path) -> None:
+    command = [sys.executable, "-m", "gpuwhyd", "replay", str(recording), "--json"]
+    outputs = {
+        subprocess.run(
+            command, capture_output=True, check=True, env=os.environ | {"PYTHONHASHSEED": seed}
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    [output] = outputs
+    assert output
+
+
+def test_for_a_person_it_is_a_line_an_event(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", str(recording)]) == 0
+    assert "spike-started" in (text := capsys.readouterr().out)
+    assert "because game.service" in text
+
+
+def test_a_file_that_is_none_is_one_line_and_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path, complaint in ((tmp_path / "none", "cannot be read"), (Path(__file__), "not JSON")):
+        assert main(["replay", str(path)]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert complaint in line
+
+
+def test_a_reader_that_goes_away_is_no_fault(recording: Path) -> None:
+    command = f"{sys.executable} -m gpuwhyd replay {recording} | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] in {"0", "141"}

@@ -1,0 +1,218 @@
+"""Scenarios from seeds: a random card and what happened on it. The same seed is the same scenario for ever."""
+
+import random
+from collections.abc import Callable
+
+from script.evaluate_world import CardKind, Program, Scenario
+
+
+def scenario(seed: int) -> Scenario:
+    """The scenario of a seed; its story is one of STORIES, in turn."""
+    rng = random.Random(seed)
+    story = list(STORIES)[seed % len(STORIES)]
+    return STORIES[story](rng, seed, story)
+
+
+def card(rng: random.Random, *, pinned: bool = False) -> CardKind:
+    """A card within the measured ranges; at full load it reaches 65 to 85 degC."""
+    limit = rng.uniform(120, 350)
+    ambient, zero_rpm = rng.uniform(19, 27), rng.random() < 0.4
+    rest = 0.0 if zero_rpm else rng.uniform(20, 41)
+    kelvin = rng.uniform(38, 50)
+    """At full load and full fan."""
+    die_part, fast_part = rng.uniform(0.2, 0.35), rng.uniform(0.25, 0.4)
+    start = rng.uniform(50, 60) if zero_rpm else rng.uniform(45, 52)
+    return CardKind(
+        name=f"Card {limit:.0f} W",
+        idle_watts=rng.uniform(8, 30),
+        limit_watts=round(limit),
+        ambient_celsius=ambient,
+        die_kelvin_per_watt=die_part * kelvin / limit,
+        fast_kelvin_per_watt=fast_part * kelvin / limit,
+        slow_kelvin_per_watt=(1 - die_part - fast_part) * kelvin / limit,
+        fast_seconds=rng.uniform(10, 40),
+        slow_seconds=rng.uniform(140, 300),
+        rest_percent=rest,
+        start_celsius=start,
+        stop_below_kelvin=rng.uniform(3, 10),
+        percent_per_kelvin=rng.uniform(1.4, 2.6),
+        start_percent=rng.uniform(20, 30) if zero_rpm else rest,
+        slew_up=rng.uniform(0.3, 1.4),
+        slew_down=rng.uniform(0.3, 1.5),
+        filter_seconds=rng.uniform(2, 8),
+        top_rpm=rng.uniform(2200, 4000),
+        pinned_percent=rng.uniform(65, 100) if pinned else None,
+    )
+
+
+def watts_per_percent(rng: random.Random, kind: CardKind) -> float:
+    """Programs of the same engine time differ by up to 20 % in what they draw."""
+    return (kind.limit_watts - kind.idle_watts) / 100 * rng.uniform(0.9, 1.1) * 0.95
+
+
+def _program(
+    rng: random.Random,
+    kind: CardKind,
+    number: int,
+    start: float,
+    length: float,
+    percent: float,
+    **more: object,
+) -> Program:
+    return Program(
+        name=f"program-{number}.service",
+        pid=1000 * number,
+        start_seconds=start,
+        stop_seconds=start + length,
+        engine_percent=percent,
+        watts_per_percent=watts_per_percent(rng, kind),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def _holders(rng: random.Random, kind: CardKind, seconds: float) -> tuple[Program, ...]:
+    """Programs that hold memory and never work."""
+    return tuple(
+        _program(rng, kind, 90 + number, 6, seconds, 0.0, exits=False) for number in range(rng.randrange(4))
+    )
+
+
+def single(rng: random.Random, seed: int, story: str) -> Scenario:
+    kind = card(rng)
+    start, length = rng.uniform(60, 180), rng.uniform(180, 700)
+    program = _program(rng, kind, 1, start, length, rng.uniform(70, 100), exits=rng.random() < 0.5)
+    seconds = start + length + 900
+    return Scenario(
+        seed=seed, story=story, kind=kind, programs=(program, *_holders(rng, kind, seconds)), seconds=seconds
+    )
+
+
+def mixed(rng: random.Random, seed: int, story: str) -> Scenario:
+    kind = card(rng)
+    start, length = rng.uniform(60, 180), rng.uniform(240, 600)
+    count = rng.choice((2, 3))
+    programs = tuple(
+        _program(
+            rng,
+            kind,
+            number,
+            start + rng.uniform(0, 20),
+            length,
+            rng.uniform(75, 98) / count,
+            exits=rng.random() < 0.5,
+        )
+        for number in range(1, count + 1)
+    )
+    return Scenario(seed=seed, story=story, kind=kind, programs=programs, seconds=start + length + 900)
+
+
+def gone_early(rng: random.Random, seed: int, story: str) -> Scenario:
+    """A short hard load whose program has exited when the fan is loudest, or before it starts."""
+    kind = card(rng)
+    start, length = rng.uniform(60, 180), rng.uniform(40, 120)
+    program = _program(rng, kind, 1, start, length, rng.uniform(90, 100))
+    return Scenario(seed=seed, story=story, kind=kind, programs=(program,), seconds=start + length + 900)
+
+
+def pulses(rng: random.Random, seed: int, story: str) -> Scenario:
+    kind = card(rng)
+    start, length = rng.uniform(60, 180), rng.uniform(300, 800)
+    program = _program(
+        rng,
+        kind,
+        1,
+        start,
+        length,
+        rng.uniform(90, 100),
+        period_seconds=rng.uniform(6, 40),
+        duty=rng.uniform(0.5, 0.8),
+        exits=False,
+    )
+    return Scenario(seed=seed, story=story, kind=kind, programs=(program,), seconds=start + length + 900)
+
+
+def short_jobs(rng: random.Random, seed: int, story: str) -> Scenario:
+    """One unit that starts a process for each job."""
+    kind = card(rng)
+    start, length = rng.uniform(60, 180), rng.uniform(300, 600)
+    program = _program(
+        rng,
+        kind,
+        1,
+        start,
+        length,
+        rng.uniform(85, 100),
+        period_seconds=rng.uniform(5, 20),
+        duty=0.85,
+        jobs=True,
+    )
+    return Scenario(seed=seed, story=story, kind=kind, programs=(program,), seconds=start + length + 900)
+
+
+def handover(rng: random.Random, seed: int, story: str) -> Scenario:
+    """One program works, then another."""
+    kind = card(rng)
+    start, first, second = rng.uniform(60, 180), rng.uniform(180, 400), rng.uniform(180, 400)
+    programs = (
+        _program(rng, kind, 1, start, first, rng.uniform(80, 100)),
+        _program(rng, kind, 2, start + first, second, rng.uniform(80, 100), exits=False),
+    )
+    return Scenario(
+        seed=seed, story=story, kind=kind, programs=programs, seconds=start + first + second + 900
+    )
+
+
+def hidden(rng: random.Random, seed: int, story: str) -> Scenario:
+    """A virtual machine, or another PID namespace."""
+    kind = card(rng)
+    start, length = rng.uniform(60, 180), rng.uniform(240, 600)
+    program = _program(rng, kind, 1, start, length, rng.uniform(80, 100), visible=False)
+    seconds = start + length + 900
+    return Scenario(
+        seed=seed, story=story, kind=kind, programs=(program, *_holders(rng, kind, seconds)), seconds=seconds
+    )
+
+
+def pinned(rng: random.Random, seed: int, story: str) -> Scenario:
+    kind = card(rng, pinned=True)
+    programs: tuple[Program, ...] = ()
+    if rng.random() < 0.5:
+        programs = (_program(rng, kind, 1, rng.uniform(200, 300), 200, rng.uniform(20, 60)),)
+    return Scenario(seed=seed, story=story, kind=kind, programs=programs, seconds=900)
+
+
+def rest(rng: random.Random, seed: int, story: str) -> Scenario:
+    """Nothing happens for a quarter of an hour, with a desktop's little work."""
+    kind = card(rng)
+    desktop = _program(
+        rng, kind, 1, 10, 880, rng.uniform(0.5, 3), period_seconds=rng.uniform(20, 90), duty=0.2, exits=False
+    )
+    return Scenario(seed=seed, story=story, kind=kind, programs=(desktop,), seconds=900)
+
+
+def gap(rng: random.Random, seed: int, story: str) -> Scenario:
+    """A load with 30 s without samples in it."""
+    whole = single(rng, seed, story)
+    begin = whole.programs[0].start_seconds + rng.uniform(20, 150)
+    return Scenario(
+        seed=seed,
+        story=story,
+        kind=whole.kind,
+        programs=whole.programs,
+        seconds=whole.seconds,
+        gaps=((begin, begin + 30),),
+    )
+
+
+STORIES: dict[str, Callable[[random.Random, int, str], Scenario]] = {
+    "single": single,
+    "mixed": mixed,
+    "gone-early": gone_early,
+    "pulses": pulses,
+    "short-jobs": short_jobs,
+    "handover": handover,
+    "hidden": hidden,
+    "pinned": pinned,
+    "rest": rest,
+    "gap": gap,
+}

@@ -72,7 +72,7 @@ def main() -> int:
 
 def evaluate(made: Scenario, engine_marks: Marks, oracle_marks: Marks, *, tell: bool) -> None:
     samples = list(run(made))
-    truth = swings(made, samples)
+    truth = swings(made, samples) if made.kind.pinned_percent is None else []
     engine, oracle = Engine(EngineSettings(rules=()), boot_id="evaluate"), Oracle(made)
     visible = {program.name for program in made.programs if program.visible}
     started: list[float] = []

@@ -132,8 +132,9 @@ class Marks:
             self.leading_right += leads
             if not leads:
                 self.leading_wrong[where] += 1
-        names = seen.keys() | answer.shares.keys()
-        error = sum(abs(seen.get(n, 0.0) - answer.shares.get(n, 0.0)) for n in names) / max(1, len(names))
-        self.share_errors.append(error)
-        self.share_errors_by_story[story].append(error)
+        if parts:
+            names = seen.keys() | answer.shares.keys()
+            error = sum(abs(seen.get(n, 0.0) - answer.shares.get(n, 0.0)) for n in names) / max(1, len(names))
+            self.share_errors.append(error)
+            self.share_errors_by_story[story].append(error)
         self.tenths[min(9, int(answer.confidence * 10))].append(right and leads)

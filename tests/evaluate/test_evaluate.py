@@ -1,0 +1,114 @@
+"""The made-up world is lawful, its truth is what it says, and the engine is measured against it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from script.evaluate_oracle import Oracle
+from script.evaluate_run import evaluate
+from script.evaluate_score import HIDDEN, Marks, right_causes, shares, swings
+from script.evaluate_stories import STORIES, card, scenario
+from script.evaluate_world import Card, Program, run
+
+ROOT = Path(__file__).parents[2]
+
+
+def program(name: str = "p", *, percent: float = 90.0, stop: float = 1e9) -> Program:
+    return Program(
+        name=name, pid=1, start_seconds=0, stop_seconds=stop, engine_percent=percent, watts_per_percent=2.0
+    )
+
+
+@pytest.mark.parametrize("seed", range(len(STORIES)))
+def test_the_same_seed_is_the_same_scenario(seed: int) -> None:
+    assert scenario(seed) == scenario(seed)
+    assert list(run(scenario(seed))) == list(run(scenario(seed)))
+
+
+@pytest.mark.parametrize("seed", range(0, 50, 7))
+def test_all_heat_is_somebody_s(seed: int) -> None:
+    """The parts of the programs and of the idle card are the whole temperature."""
+    made = scenario(seed)
+    state = Card(kind=made.kind)
+    for second in range(400):
+        state.advance(made.programs, float(second), 1.0)
+    whole = made.kind.ambient_celsius + made.kind.die_kelvin_per_watt * state.power_watts
+    whole += sum(state.fast.values()) + sum(state.slow.values())
+    assert state.celsius == pytest.approx(whole)
+    parts = shares(state.heat(), {p.name for p in made.programs})
+    assert not parts or sum(parts.values()) == pytest.approx(1)
+
+
+def test_equal_work_makes_equal_heat_and_twice_the_work_twice() -> None:
+    state = Card(kind=scenario(0).kind)
+    for second in range(2000):
+        state.advance((program("a", percent=20), program("b", percent=40)), float(second), 1.0)
+    heat = state.heat()
+    assert heat["b"] == pytest.approx(2 * heat["a"], rel=1e-3)
+
+
+def test_cards_get_as_hot_as_real_ones() -> None:
+    import random  # noqa: PLC0415
+
+    hottest = []
+    for seed in range(60):
+        kind = card(random.Random(seed))
+        state, watts = Card(kind=kind), (kind.limit_watts - kind.idle_watts) / 100
+        work = Program(
+            name="p", pid=1, start_seconds=0, stop_seconds=1e9, engine_percent=100, watts_per_percent=watts
+        )
+        for second in range(3000):
+            state.advance((work,), float(second), 1.0)
+        hottest.append(state.celsius)
+    assert min(hottest) >= 60
+    assert max(hottest) <= 95
+
+
+def test_a_fan_that_never_leaves_rest_makes_no_swing() -> None:
+    made = scenario(8)
+    assert made.story == "rest"
+    assert swings(made, list(run(made))) == []
+
+
+def test_the_causes_that_are_right() -> None:
+    assert right_causes({"a": 0.9, "b": 0.1}, works=True) == {"workload"}
+    assert right_causes({"a": 0.4, "b": 0.35, "c": 0.25}, works=True) == {"workload-mixed"}
+    assert right_causes({"a": 0.55, "b": 0.45}, works=True) == {"workload", "workload-mixed"}
+    assert right_causes({HIDDEN: 0.9, "a": 0.1}, works=True) == {"hidden-workload"}
+    assert right_causes({"a": 1.0}, works=False) == {"residual-heat"}
+
+
+def test_the_oracle_is_better_than_any_engine_can_be() -> None:
+    """It knows the constants: with them the noise alone is left."""
+    engine, oracle = Marks(name="engine"), Marks(name="oracle")
+    evaluate(scenario(0), engine, oracle, tell=False)
+    assert oracle.share_errors
+    assert sum(oracle.share_errors) / len(oracle.share_errors) < 0.02
+    assert oracle.cause_wrong.total() <= 0.05 * oracle.cause_right
+    assert Oracle(scenario(0))
+
+
+def test_the_engine_is_right_on_one_scenario_of_each_kind() -> None:
+    """Far fewer than script/evaluate takes; when this fails, run that."""
+    engine, oracle = Marks(name="engine"), Marks(name="oracle")
+    for seed in range(len(STORIES)):
+        evaluate(scenario(seed), engine, oracle, tell=False)
+    assert not engine.missed
+    assert not engine.invented
+    assert engine.leading_right > 0.97 * (engine.leading_right + engine.leading_wrong.total())
+    assert engine.cause_right > 0.9 * (engine.cause_right + engine.cause_wrong.total())
+
+
+def test_the_script_prints_its_tables() -> None:
+    command = [sys.executable, "-m", "script.evaluate_run", "--scenarios", "10", "--story", "single"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for words in (
+        "swings of the fan found",
+        "leading suspect right",
+        "quiet time wrong by",
+        "oracle",
+        "wanted",
+    ):
+        assert words in said

@@ -133,6 +133,8 @@ class Daemon:
             settings = load(self._options.config, backends=BACKEND_NAMES)
             if settings.sampling.disabled_backends != self._settings.sampling.disabled_backends:
                 log.warning("disabled_backends takes effect at the next start: systemctl restart gpuwhyd")
+            if settings.fans != self._settings.fans:
+                log.warning("[[fan]] takes effect at the next start: systemctl restart gpuwhyd")
             self._settings = settings
             self._engine.reconfigure(settings.engine)
             self._sampler.reconfigure(settings.sampling)
@@ -194,7 +196,7 @@ class Daemon:
         if self._options.simulate is not None:
             return self._build_simulation(self._options.simulate)
         procfs = self._options.procfs
-        roots = Roots(sysfs=self._options.sysfs, procfs=procfs)
+        roots = Roots(sysfs=self._options.sysfs, procfs=procfs, fans=self._settings.fans)
         return Sampler(
             backends=enabled_backends(roots, self._settings.sampling.disabled_backends),
             instead_of=FALLBACKS,

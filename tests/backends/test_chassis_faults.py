@@ -1,9 +1,5 @@
 """What the chips of machines get wrong, chips that come and go, and what is never touched."""
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,10 +8,10 @@ from hypothesis import strategies as st
 
 from gpuwhyd.backends.base import Probe
 from gpuwhyd.backends.chassis import LOOK_SECONDS, SILENT_SECONDS
-from gpuwhyd.backends.chassis_fans import KINDS, kind_of_chip
+from gpuwhyd.backends.chassis_fans import KINDS, Cools, cools, kind_of_chip
 from gpuwhyd.errors import BackendError
 from gpuwhyd.model import FanMode, GpuReading, Lack, as_plain
-from tests.backends.chassis_rig import LAPTOP, NVIDIA_GPU, ChassisRig, speeds
+from tests.backends.chassis_rig import LAPTOP, NVIDIA_GPU, ChassisRig, speeds, watched
 
 
 @pytest.fixture
@@ -177,33 +173,6 @@ def test_what_was_found_is_not_looked_for_again(rig: ChassisRig) -> None:
     assert sorted(Path(path).name for path in opened) == ["fan1_input", "name", "name", "temp1_input"]
 
 
-@contextmanager
-def watched() -> Iterator[list[str]]:
-    """The paths that are opened or listed below."""
-    paths: list[str] = []
-    _listeners.append(paths)
-    try:
-        yield paths
-    finally:
-        _listeners.remove(paths)
-
-
-_listeners: list[list[str]] = []
-
-
-def _hook(event: str, arguments: tuple[object, ...]) -> None:
-    if (
-        _listeners
-        and event in {"open", "os.listdir", "os.scandir"}
-        and isinstance(arguments[0], str | os.PathLike)
-    ):
-        for paths in _listeners:
-            paths.append(os.fspath(arguments[0]))
-
-
-sys.addaudithook(_hook)
-
-
 @pytest.mark.parametrize("driver", ["amdgpu", "radeon", "nouveau", "nvidia", "i915", "i915_gt0", "xe"])
 def test_a_gpus_own_chip_is_never_looked_into(rig: ChassisRig, driver: str) -> None:
     """Reading a sensor there would wake the card; its name does not."""
@@ -253,6 +222,30 @@ def test_doctor_is_told_where_each_quantity_comes_from(rig: ChassisRig) -> None:
     rig.only(LOOK_SECONDS)
     told = {source.quantity: source.lack for source in rig.backend.sources()}
     assert told["fan_rpm"] is Lack.UNREADABLE
+
+
+@pytest.mark.parametrize(
+    ("label", "what"),
+    [
+        ("gpu_fan", Cools.GPU),
+        ("GPU1 Fan", Cools.GPU),
+        ("Video Fan", Cools.GPU),
+        ("dGPU", Cools.GPU),
+        ("cpu_fan", Cools.CPU),
+        ("Processor Fan", Cools.CPU),
+        ("CPU & GPU fan", Cools.BOTH),
+        ("mid_fan", Cools.BOTH),
+        ("System Fan", Cools.BOTH),
+        ("Left side", Cools.BOTH),
+        (None, Cools.BOTH),
+        ("Docking Video Fan", Cools.ELSE),
+        ("Chipset Fan", Cools.ELSE),
+        ("Pump", Cools.ELSE),
+        ("PSU fan", Cools.ELSE),
+    ],
+)
+def test_a_label_says_what_a_fan_is_for(label: str | None, what: Cools) -> None:
+    assert cools(label) is what
 
 
 def test_every_chip_name_has_exactly_one_kind() -> None:

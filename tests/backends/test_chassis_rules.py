@@ -6,8 +6,7 @@ import pytest
 
 from gpuwhyd.backends.base import Probe
 from gpuwhyd.backends.chassis_fans import IGNORE, SHARED, FanRule
-from tests.backends.chassis_rig import DESKTOP, NVIDIA_GPU, NVIDIA_ID, ChassisRig, speeds
-from tests.backends.test_chassis_faults import watched
+from tests.backends.chassis_rig import DESKTOP, NVIDIA_GPU, NVIDIA_ID, ChassisRig, speeds, watched
 
 
 def desktop(folder: Path, *rules: FanRule) -> ChassisRig:

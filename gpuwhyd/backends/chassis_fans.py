@@ -44,7 +44,7 @@ class ChipKind:
     """Only laptops and handhelds have it, whatever their DMI says: handhelds often call themselves a desktop."""
     least_seconds: float = 0.0
     """It is not read more often than this."""
-    full_speed: FanMode = FanMode.MANUAL
+    zero: FanMode = FanMode.MANUAL
     """What `pwmN_enable` 0 means: by the kernel's rules that nobody regulates the fan and it runs at full speed."""
     stale_seconds: float = 0.0
     """For so long after it was set to full speed its tachometer may show what was before."""
@@ -66,8 +66,9 @@ KINDS: tuple[ChipKind, ...] = (
         names="msi_wmi_platform|samsung_galaxybook|legion_hwmon|lenovo_wmi_other|yogafan", is_laptop=True
     ),
     ChipKind(names="system76|system76_acpi|uniwill|tuxedo.*", is_laptop=True),
-    # Drivers before Linux 6.14 (`oxpec`) show the EC's own register: 0 is automatic there.
-    ChipKind(names="oxp.*", is_laptop=True, full_speed=FanMode.UNKNOWN),
+    # The older driver (drivers/hwmon/oxp-sensors.c) shows the EC's own register; with the rules came the other name.
+    ChipKind(names="oxpec", is_laptop=True, zero=FanMode.AUTO),
+    ChipKind(names="oxp.*", is_laptop=True),
     ChipKind(names="gpd_?fan|ayaneo.*|ayn.*|steamdeck_hwmon|surface_fan", is_laptop=True),
     ChipKind(names="cros_ec"),
     ChipKind(names="hp_wmi_sensors"),
@@ -258,5 +259,5 @@ def mode_of(kind: ChipKind, file: str, value: float | None) -> FanMode:
     if file.endswith("_manual"):
         return {0: FanMode.AUTO, 1: FanMode.MANUAL}.get(int(value), FanMode.UNKNOWN)
     if value == 0:
-        return kind.full_speed
+        return kind.zero
     return FanMode.MANUAL if value == 1 else FanMode.AUTO

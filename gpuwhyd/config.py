@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpuwhyd.backends.chassis_fans import FanRule
+from gpuwhyd.config_fans import read_fans
 from gpuwhyd.config_rules import read_rules
 from gpuwhyd.engine.settings import EngineSettings, SpikeSettings
 from gpuwhyd.errors import ConfigError
@@ -40,6 +42,8 @@ class Settings:
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     journal: JournalSettings = field(default_factory=JournalSettings)
+    fans: tuple[FanRule, ...] = ()
+    """Which fan of the machine cools which GPU, where that does not tell itself."""
 
 
 def sampling_keys(backends: Collection[str] | None) -> tuple[Key, ...]:
@@ -72,7 +76,7 @@ SPIKE_KEYS = (
 
 JOURNAL_KEYS = (Key(name="object_pid", field="object_pid", read=boolean),)
 
-_TOP_TABLES = ("sampling", "spike", "journal", "rule")
+_TOP_TABLES = ("sampling", "spike", "journal", "rule", "fan")
 
 
 def load(path: Path | None = None, *, backends: Collection[str] | None = None) -> Settings:
@@ -110,6 +114,7 @@ def parse(toml: str, source: str, *, backends: Collection[str] | None = None) ->
         journal=JournalSettings(
             **read_table(top.get("journal", {}), JOURNAL_KEYS, source=source, where="journal")
         ),
+        fans=read_fans(tables(top.get("fan"), "fan", source=source), source),
     )
 
 

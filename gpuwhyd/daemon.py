@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gpuwhyd import __version__
 from gpuwhyd.backends.catalog import BACKEND_NAMES, FALLBACKS, Roots, enabled_backends
+from gpuwhyd.backends.cpu_temperature import CpuTemperature
 from gpuwhyd.bus import library
 from gpuwhyd.config import DEFAULT_PATH, Settings, load
 from gpuwhyd.engine.engine import Engine
@@ -28,6 +29,7 @@ from gpuwhyd.outputs.journal import JournalOutput
 from gpuwhyd.outputs.notify import NotifyOutput
 from gpuwhyd.outputs.state import StateStore
 from gpuwhyd.processes.hidepid import HidepidWatch
+from gpuwhyd.processes.host import HostWatch
 from gpuwhyd.processes.table import ProcessTable
 from gpuwhyd.sampler import Sampler, SystemClock, suspended_seconds
 
@@ -133,6 +135,8 @@ class Daemon:
             settings = load(self._options.config, backends=BACKEND_NAMES)
             if settings.sampling.disabled_backends != self._settings.sampling.disabled_backends:
                 log.warning("disabled_backends takes effect at the next start: systemctl restart gpuwhyd")
+            if settings.fans != self._settings.fans:
+                log.warning("[[fan]] takes effect at the next start: systemctl restart gpuwhyd")
             self._settings = settings
             self._engine.reconfigure(settings.engine)
             self._sampler.reconfigure(settings.sampling)
@@ -194,7 +198,7 @@ class Daemon:
         if self._options.simulate is not None:
             return self._build_simulation(self._options.simulate)
         procfs = self._options.procfs
-        roots = Roots(sysfs=self._options.sysfs, procfs=procfs)
+        roots = Roots(sysfs=self._options.sysfs, procfs=procfs, fans=self._settings.fans)
         return Sampler(
             backends=enabled_backends(roots, self._settings.sampling.disabled_backends),
             instead_of=FALLBACKS,
@@ -203,6 +207,7 @@ class Daemon:
             settings=self._settings.sampling,
             processes_hidden=HidepidWatch(procfs),
             suspended_seconds=suspended_seconds,
+            host=HostWatch(procfs, roots.sysfs, cpu_temperature=CpuTemperature(roots.sysfs).read),
         )
 
     def _build_simulation(self, name: str) -> Sampler:

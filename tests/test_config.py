@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gpuwhyd.config
-from gpuwhyd import config_rules
+from gpuwhyd import config_fans, config_rules
+from gpuwhyd.backends.chassis_fans import FanRule
 from gpuwhyd.config import LONGEST_INTERVAL_SECONDS, Settings, load, parse
 from gpuwhyd.engine.settings import RULE_METRICS, SHIPPED_RULES, Rule
 from gpuwhyd.errors import ConfigError
@@ -146,7 +147,57 @@ def test_a_rule_of_your_own_can_be_switched_off() -> None:
     assert parse(own, "f.toml") == Settings()
 
 
+FANS = """
+[[fan]]
+chip = "nct6798"
+fan = 2
+gpu = "01:00.0"
+name = "front fan"
+[[fan]]
+chip = "asus"
+fan = "gpu_fan"
+gpu = "pci_0000_02_00_0"
+[[fan]]
+chip = "thinkpad"
+fan = 2
+gpu = "ignore"
+"""
+
+
+def test_fans_of_the_machine_are_given_to_gpus() -> None:
+    assert parse(FANS, "f.toml").fans == (
+        FanRule(chip="nct6798", fan=2, gpu="pci_0000_01_00_0", name="front fan"),
+        FanRule(chip="asus", fan="gpu_fan", gpu="pci_0000_02_00_0"),
+        FanRule(chip="thinkpad", fan=2, gpu="ignore"),
+    )
+
+
+def test_every_field_of_a_fan_has_a_key_that_the_shipped_file_explains() -> None:
+    assert {field.name for field in dataclasses.fields(FanRule)} == {
+        key.field for key in config_fans.FAN_KEYS
+    }
+    lines = resource("config/gpuwhyd.toml").read_text().splitlines()
+    for key in config_fans.FAN_KEYS:
+        assert any(line.startswith(f"# {key.name} = ") for line in lines), key.name
+
+
+def test_the_shipped_example_of_a_fan_is_right() -> None:
+    lines = resource("config/gpuwhyd.toml").read_text().splitlines()
+    begin = lines.index("# [[fan]]")
+    example = "\n".join(
+        line.removeprefix("# ") for line in lines[begin : begin + 1 + len(config_fans.FAN_KEYS)]
+    )
+    assert parse(example, "f.toml").fans == (
+        FanRule(chip="nct6798", fan=2, gpu="pci_0000_01_00_0", name="front fan"),
+    )
+
+
 RULE = '[[rule]]\nname = "r"\n'
+FAN = "[[fan]]\nchip = 'nct6798'\nfan = 2\n"
+A_FANS_GPU = (
+    'must be a PCI address such as "0000:01:00.0", the id of a GPU such as "pci_0000_01_00_0", as `gpuwhy doctor` '
+    'shows it, "shared" or "ignore"'
+)
 
 
 A_GPU = 'must be a PCI address such as "0000:01:00.0" or a GPU id such as "pci_0000_01_00_0", as `gpuwhy doctor` shows it'
@@ -160,7 +211,7 @@ A_GPU = 'must be a PCI address such as "0000:01:00.0" or a GPU id such as "pci_0
             'f.toml: sampling: unknown key "intervall"; did you mean "interval"?',
         ),
         ("[samplin]", 'f.toml: unknown key "samplin"; did you mean "sampling"?'),
-        ("x = 1", 'f.toml: unknown key "x"; known are sampling, spike, journal, rule'),
+        ("x = 1", 'f.toml: unknown key "x"; known are sampling, spike, journal, rule, fan'),
         ("sampling = 2", "f.toml: sampling: must be a table, [sampling], not the number 2"),
         (
             "[sampling]\ninterval = 2",
@@ -275,6 +326,41 @@ A_GPU = 'must be a PCI address such as "0000:01:00.0" or a GPU id such as "pci_0
             (RULE + "metric = 'power_watts'\nabove = 1\n") * 2,
             'f.toml: rule "r" is there twice, as [[rule]] 1 and 2; rename or remove one',
         ),
+        ("[fan]\nchip = 'x'", "f.toml: fan: must be written [[fan]], once for each, not as a table"),
+        ("[[fan]]\nchip = 'nct6798'\ngpu = 'shared'", "f.toml: fan 1: fan is missing"),
+        (
+            FAN + "gpu = 'shared'\nlabel = 'x'",
+            'f.toml: fan 1: unknown key "label"; known are chip, fan, gpu, name',
+        ),
+        (FAN, "f.toml: fan 1: gpu is missing"),
+        (FAN + "gpu = 'cpu'", f'f.toml: fan 1: gpu {A_FANS_GPU}, not the string "cpu"'),
+        (FAN + "gpu = 0", f"f.toml: fan 1: gpu {A_FANS_GPU}, not the number 0"),
+        (
+            "[[fan]]\nchip = 'amdgpu'\nfan = 1\ngpu = 'shared'",
+            'f.toml: fan 1: chip is "amdgpu", a GPU\'s own, whose fans are read without being named here',
+        ),
+        (
+            "[[fan]]\nchip = 'hwmon 3'\nfan = 1\ngpu = 'shared'",
+            (
+                "f.toml: fan 1: chip must be a chip's name, as `cat /sys/class/hwmon/hwmon*/name` shows it, such as "
+                '"nct6798", not the string "hwmon 3"'
+            ),
+        ),
+        (
+            "[[fan]]\nchip = 'nct6798'\nfan = 0\ngpu = 'shared'",
+            (
+                'f.toml: fan 1: fan must be a fan\'s number, 2 for fan2_input, or its label, such as "gpu_fan", not the '
+                "number 0"
+            ),
+        ),
+        (
+            FAN + "gpu = 'shared'\nname = ' '",
+            'f.toml: fan 1: name must be a text of at most 60 letters, not the string " "',
+        ),
+        (
+            (FAN + "gpu = 'shared'\n") * 2,
+            'f.toml: fan "2" of "nct6798" is there twice, as [[fan]] 1 and 2; keep one',
+        ),
         ("[sampling]\ninterval = 2s", "f.toml: not valid TOML: "),
         (
             "[sampling]\ninterval = '2s'\n[sampling]\n",
@@ -348,7 +434,12 @@ def as_toml(value: object) -> str:
 KEY_NAMES = st.sampled_from(
     [
         key.name
-        for key in (*gpuwhyd.config.sampling_keys(None), *gpuwhyd.config.SPIKE_KEYS, *config_rules.RULE_KEYS)
+        for key in (
+            *gpuwhyd.config.sampling_keys(None),
+            *gpuwhyd.config.SPIKE_KEYS,
+            *config_rules.RULE_KEYS,
+            *config_fans.FAN_KEYS,
+        )
     ]
 )
 LIKELY_WORDS = st.sampled_from(
@@ -363,7 +454,7 @@ VALUES = st.recursive(
 )
 TABLES = st.dictionaries(KEY_NAMES | st.text(st.characters(codec="utf-8"), max_size=8), VALUES, max_size=5)
 FILES = st.dictionaries(
-    st.sampled_from(["sampling", "spike", "journal", "rule"]),
+    st.sampled_from(["sampling", "spike", "journal", "rule", "fan"]),
     TABLES | st.lists(TABLES, max_size=3) | VALUES,
     max_size=4,
 )

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpuwhyd.backends.base import Backend
+from gpuwhyd.backends.chassis import ChassisBackend
+from gpuwhyd.backends.chassis_fans import FanRule
 from gpuwhyd.backends.nvml import NvmlBackend
 
 
@@ -18,6 +20,8 @@ class Roots:
 
     sysfs: Path = Path("/sys")
     procfs: Path = Path("/proc")
+    fans: tuple[FanRule, ...] = ()
+    """What the user says of the machine's own fans."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +36,14 @@ def _nvml(roots: Roots) -> Backend:
     return NvmlBackend(sysfs=roots.sysfs, procfs=roots.procfs, own_pid=os.getpid())
 
 
-BACKENDS: tuple[Entry, ...] = (Entry(name="nvml", make=_nvml),)
+def _chassis(roots: Roots) -> Backend:
+    return ChassisBackend(sysfs=roots.sysfs, rules=roots.fans)
+
+
+BACKENDS: tuple[Entry, ...] = (
+    Entry(name="nvml", make=_nvml),
+    Entry(name="chassis", make=_chassis),
+)
 
 BACKEND_NAMES = tuple(entry.name for entry in BACKENDS)
 FALLBACKS = {entry.name: entry.instead_of for entry in BACKENDS if entry.instead_of is not None}

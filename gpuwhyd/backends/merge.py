@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
+from gpuwhyd.backends.chassis_fans import CHASSIS
 from gpuwhyd.model import FanMode, GpuIdentity, GpuReading, GpuState
 
 _ALWAYS_OF_THE_FIRST = frozenset({"gpu", "backend", "state", "fan_mode", "fans"})
@@ -16,6 +17,9 @@ def merged(readings: Sequence[GpuReading]) -> tuple[GpuReading, ...]:
     `readings` are in the order of the backends, the better one first: what it says holds, and what it does not offer is
     taken from the next. A backend that sees the card asleep is believed, whatever another one still remembers of it;
     otherwise one that reads the card is better than one that does not.
+
+    A fan of the machine that belongs to a card is known to be its fan: it stands in for what the card's own driver says
+    of fans (none, or ones that are not plugged in), and turns also while the card sleeps.
     """
     by_gpu: dict[str, list[GpuReading]] = {}
     for reading in readings:
@@ -26,9 +30,11 @@ def merged(readings: Sequence[GpuReading]) -> tuple[GpuReading, ...]:
 
 
 def _one(readings: list[GpuReading]) -> GpuReading:
+    chassis = next((r for r in readings if r.backend == CHASSIS and r.fans), None)
     first = next((r for r in readings if r.state is GpuState.ASLEEP), None)
     if first is not None:
-        return replace(first, gpu=_identity(first, readings))
+        asleep = replace(first, gpu=_identity(first, readings))
+        return asleep if chassis is None else replace(asleep, fans=chassis.fans, fan_mode=chassis.fan_mode)
     awake = [reading for reading in readings if reading.state is GpuState.AWAKE]
     first, *others = awake or readings
     better = {
@@ -37,10 +43,12 @@ def _one(readings: list[GpuReading]) -> GpuReading:
         if getattr(first, name) is None
         and (value := next((v for r in others if (v := getattr(r, name)) is not None), None)) is not None
     }
-    fans = next((r for r in (first, *others) if r.fans), first)
-    mode = next(
-        (r.fan_mode for r in (fans, first, *others) if r.fan_mode is not FanMode.UNKNOWN), first.fan_mode
-    )
+    fans = chassis or next((r for r in (first, *others) if r.fans), first)
+    mode = fans.fan_mode
+    if chassis is None:
+        # who has no fan cannot say of another's how it is regulated
+        modes = (r.fan_mode for r in (fans, first, *others) if r.fans or not fans.fans)
+        mode = next((m for m in modes if m is not FanMode.UNKNOWN), mode)
     return replace(first, gpu=_identity(first, readings), fan_mode=mode, fans=fans.fans, **better)
 
 

@@ -11,6 +11,7 @@ from gpuwhyd import __version__
 from gpuwhyd.cli import _parser as gpuwhyd_parser
 from gpuwhyd.client.cli import _parser as gpuwhy_parser
 from gpuwhyd.config import JOURNAL_KEYS, SPIKE_KEYS, sampling_keys
+from gpuwhyd.config_fans import FAN_KEYS
 from gpuwhyd.config_rules import RULE_KEYS
 from gpuwhyd.engine.settings import RULE_METRICS
 from gpuwhyd.resources import resource
@@ -87,7 +88,7 @@ def test_every_key_of_the_configuration_is_described_with_its_default():
         " ".join(re.findall(r"^\.TP\n\.BR? (.*)$", page, re.MULTILINE)).replace('" , "', " ").split()
     )
     titles = {title.strip('",') for title in titles}
-    keys = [key.name for key in (*sampling_keys(None), *SPIKE_KEYS, *JOURNAL_KEYS, *RULE_KEYS)]
+    keys = [key.name for key in (*sampling_keys(None), *SPIKE_KEYS, *JOURNAL_KEYS, *RULE_KEYS, *FAN_KEYS)]
     assert set(keys) <= titles
     shipped = tomllib.loads(resource("config/gpuwhyd.toml").read_text())
     for table in ("sampling", "spike", "journal"):
@@ -102,6 +103,7 @@ def test_every_table_metric_and_shipped_rule_of_the_configuration_is_described()
     shipped = tomllib.loads(resource("config/gpuwhyd.toml").read_text())
     for table in shipped:
         assert f"[{table}]" in page
+    assert ".SH [[fan]]" in page
     for metric in RULE_METRICS:
         assert re.search(rf"\b{metric}\b", page), metric
     for rule in shipped["rule"]:

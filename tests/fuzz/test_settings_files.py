@@ -45,6 +45,15 @@ gpus = ["01:00.0", "pci_0000_02_00_0"]
 [[rule]]
 name = "overheating"
 enabled = false
+[[fan]]
+chip = "nct6798"
+fan = 2
+gpu = "0000:01:00.0"
+name = "front"
+[[fan]]
+chip = "asus"
+fan = "gpu_fan"
+gpu = "shared"
 """
 SCENARIOS = [path.read_text() for path in sorted(resource("config/scenarios").glob("*.toml"))]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpuwhyd.backends.amdgpu_card import amdgpu_backend
 from gpuwhyd.backends.base import Backend
 from gpuwhyd.backends.nvml import NvmlBackend
 
@@ -32,7 +33,14 @@ def _nvml(roots: Roots) -> Backend:
     return NvmlBackend(sysfs=roots.sysfs, procfs=roots.procfs, own_pid=os.getpid())
 
 
-BACKENDS: tuple[Entry, ...] = (Entry(name="nvml", make=_nvml),)
+def _amdgpu(roots: Roots) -> Backend:
+    return amdgpu_backend(roots.sysfs, procfs=roots.procfs)
+
+
+BACKENDS: tuple[Entry, ...] = (
+    Entry(name="nvml", make=_nvml),
+    Entry(name="amdgpu", make=_amdgpu),
+)
 
 BACKEND_NAMES = tuple(entry.name for entry in BACKENDS)
 FALLBACKS = {entry.name: entry.instead_of for entry in BACKENDS if entry.instead_of is not None}

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from gpuwhyd.backends.amdgpu_chip import Chip, find_chip, highest_mhz
+from gpuwhyd.backends.amdgpu_chip import Chip, Sensors, find_chip, highest_mhz
 from gpuwhyd.backends.amdgpu_fan_control import read_fan_control
 from gpuwhyd.backends.amdgpu_fans import is_built_into_portable
 from gpuwhyd.backends.amdgpu_metrics import (
@@ -54,6 +54,10 @@ _THROTTLES_ABOVE_SHARE = 0.5
 _SAME_LOAD_SECONDS = 15.0
 """What held the clocks at some time in a longer pause need not be what holds them now."""
 _NO_VBIOS = "xxx-xxx-xxx"  # drivers/gpu/drm/amd/amdgpu/atom.c, where the card has no part number
+
+_NOTHING = Sensors()
+"""Of a virtual function, or with a kernel without hwmon."""
+_NO_METRICS = GpuMetrics()
 
 
 class AmdgpuCard:
@@ -171,66 +175,59 @@ class AmdgpuCard:
     def _sensors(self, now: float) -> GpuReading | None:
         """`None` when the card has sensors and not one of them answers."""
         chip, device = self._chip, self._device
-        if chip is None:  # a virtual function, or a kernel without hwmon
-            reading = GpuReading(gpu=self.identity, backend=NAME)
-        elif (found := self._of_chip(chip)) is not None:
-            reading = found
-        else:
+        sensors = _NOTHING if chip is None else chip.read(self._fan_control)
+        if sensors is None:
             return None
-        metrics = self._read_metrics(now)
-        if metrics is not None:
-            reading = replace(
-                reading,
-                temperature_celsius=reading.temperature_celsius or metrics.edge_celsius,
-                hotspot_celsius=reading.hotspot_celsius or metrics.hotspot_celsius,
-                memory_temperature_celsius=reading.memory_temperature_celsius or metrics.memory_celsius,
-                energy_joules=metrics.energy_joules,
-            )
+        metrics = self._read_metrics(now) or _NO_METRICS
+        edge = sensors.edge_celsius or metrics.edge_celsius
+        hotspot = sensors.hotspot_celsius or metrics.hotspot_celsius
+        memory = sensors.memory_celsius or metrics.memory_celsius
+        temperature, limit = (
+            (edge, sensors.edge_limit_celsius)
+            if edge is not None
+            else (hotspot, sensors.hotspot_limit_celsius)
+        )
+        power = sensors.power_watts if sensors.power_watts is not None else sensors.power_average_watts
         used, total = device.number("mem_info_vram_used", *_BYTES), self._memory_total_bytes
         if used is not None and total is not None and used > total:
             used = total = None
-        return replace(
-            reading,
+        return GpuReading(
+            gpu=self.identity,
+            backend=NAME,
+            fan_mode=sensors.fan_mode,
+            fans=sensors.fans,
+            temperature_celsius=temperature,
+            hotspot_celsius=hotspot,
+            memory_temperature_celsius=memory,
+            # Of the temperature that is shown, so that their difference is the margin: of the edge where there is one,
+            # else of the junction (MI300). The driver calls it critical: there the firmware slows the card, and 5 degC
+            # above (`emergency`) it switches it off.
+            temperature_limit_celsius=limit,
+            # On a processor's graphics this is the whole package's; there is no other.
+            power_watts=power,
+            power_average_watts=sensors.power_average_watts,
+            energy_joules=metrics.energy_joules,
+            power_limit_watts=sensors.power_limit_watts,
             utilization_percent=device.number("gpu_busy_percent", *_PERCENT),
             memory_utilization_percent=device.number("mem_busy_percent", *_PERCENT),
             # On a processor's graphics this is the part that the firmware set aside; what it borrows beyond that
             # (mem_info_gtt_*) is the machine's memory, which the system's own tools show.
             memory_used_bytes=None if used is None else int(used),
             memory_total_bytes=total,
+            core_clock_mhz=sensors.core_clock_mhz,
             core_clock_max_mhz=self._core_clock_max_mhz,
+            memory_clock_mhz=sensors.memory_clock_mhz,
             memory_clock_max_mhz=self._memory_clock_max_mhz,
-            throttle_reasons=self._throttle_reasons(reading),
+            throttle_reasons=self._held
+            if metrics.throttle_bits is None
+            else throttle_reasons(
+                metrics.throttle_bits,
+                contradicted=_if_below(edge, sensors.edge_limit_celsius, EDGE_BIT)
+                | _if_below(hotspot, sensors.hotspot_limit_celsius, HOTSPOT_BIT)
+                | _if_below(memory, sensors.memory_limit_celsius, MEMORY_BIT)
+                | (POWER_BITS if _is_far_from(power, sensors.power_limit_watts) else 0),
+            ),
             fan_control=self._fan_control,
-        )
-
-    def _of_chip(self, chip: Chip) -> GpuReading | None:
-        """The limit is that of the temperature shown, so that their difference is the margin: of the edge where there
-        is one, else of the junction, which then is the card's temperature (MI300). The driver calls it critical; there
-        the firmware slows the card, and 5 degC above (`emergency`) it switches it off.
-        """
-        mode, fans = chip.fans.read(self._fan_control)
-        edge, hotspot, memory = (chip.celsius(name) for name in (chip.edge, chip.hotspot, chip.memory))
-        instant, average = chip.watts("power1_input"), chip.watts("power1_average")
-        core, memory_clock = chip.megahertz(chip.core_clock), chip.megahertz(chip.memory_clock)
-        values = (edge, hotspot, memory, instant, average, core, memory_clock)
-        if not fans and all(value is None for value in values) and chip.should_answer():
-            return None
-        shown = chip.edge if edge is not None or hotspot is None else chip.hotspot
-        return GpuReading(
-            gpu=self.identity,
-            backend=NAME,
-            fan_mode=mode,
-            fans=fans,
-            temperature_celsius=edge if edge is not None else hotspot,
-            hotspot_celsius=hotspot,
-            memory_temperature_celsius=memory,
-            temperature_limit_celsius=chip.limits_celsius.get(shown or ""),
-            # On a processor's graphics this is the whole package's; there is no other.
-            power_watts=instant if instant is not None else average,
-            power_average_watts=average,
-            power_limit_watts=chip.power_limit_watts,
-            core_clock_mhz=core,
-            memory_clock_mhz=memory_clock,
         )
 
     def _read_metrics(self, now: float) -> GpuMetrics | None:
@@ -245,23 +242,6 @@ class AmdgpuCard:
         self._held = None if before is None or metrics is None else reasons_between(before, metrics)
         self._metrics, self._metrics_at = metrics, now
         return metrics
-
-    def _throttle_reasons(self, reading: GpuReading) -> tuple[str, ...] | None:
-        if self._metrics is None or self._metrics.throttle_bits is None:
-            return self._held
-        contradicted, chip = 0, self._chip
-        for bit, celsius, name in (
-            (EDGE_BIT, reading.temperature_celsius, chip and chip.edge),
-            (HOTSPOT_BIT, reading.hotspot_celsius, chip and chip.hotspot),
-            (MEMORY_BIT, reading.memory_temperature_celsius, chip and chip.memory),
-        ):
-            limit = chip.limits_celsius.get(name) if chip and name else None
-            if celsius is not None and limit is not None and celsius < limit - _THROTTLES_WITHIN_CELSIUS:
-                contradicted |= bit
-        power, cap = reading.power_watts, reading.power_limit_watts
-        if power is not None and cap is not None and power < cap * _THROTTLES_ABOVE_SHARE:
-            contradicted |= POWER_BITS
-        return throttle_reasons(self._metrics.throttle_bits, contradicted=contradicted)
 
     def _media_busy_percent(self) -> float | None:
         """Of the video engines. Which of encoding and decoding it is nobody says, so the reading has neither."""
@@ -287,6 +267,16 @@ def amdgpu_backend(
     """All cards that the kernel driver amdgpu has; see backends/base.py for the contract."""
     make_card = partial(AmdgpuCard, procfs=procfs, run=run, share=share)
     return SysfsBackend(NAME, sysfs=sysfs, make_card=make_card, monotonic=monotonic)
+
+
+def _if_below(celsius: float | None, limit: float | None, bit: int) -> int:
+    """The bit "throttled by this temperature", if the temperature belies it."""
+    believed = celsius is None or limit is None or celsius >= limit - _THROTTLES_WITHIN_CELSIUS
+    return 0 if believed else bit
+
+
+def _is_far_from(watts: float | None, limit: float | None) -> bool:
+    return watts is not None and limit is not None and watts < limit * _THROTTLES_ABOVE_SHARE
 
 
 def _driver(sysfs: Path, procfs: Path) -> str:

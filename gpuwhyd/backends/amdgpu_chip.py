@@ -1,21 +1,41 @@
 """The hwmon chip of an AMD card: which of its channels is which, and what of it changes seldom."""
 
 import re
+from dataclasses import dataclass
 
 from gpuwhyd.backends.amdgpu_fans import FanReader
 from gpuwhyd.backends.hwmon import CELSIUS, MICRO, MILLI, chip_directory, labels
 from gpuwhyd.backends.pci import names_in
 from gpuwhyd.backends.sysfs import Attributes, read_text
-from gpuwhyd.model import Lack
+from gpuwhyd.model import FanControl, FanMode, FanReading, Lack
 
-WATTS = (0.001, 10_000.0)
+_WATTS = (0.001, 10_000.0)
 """An awake card always draws something: 0 is how a firmware says that it does not measure."""
-MEGAHERTZ = (0.0, 100_000.0)
+_MEGAHERTZ = (0.0, 100_000.0)
 """0 is true for a core that is switched off between two frames (GFXOFF)."""
 CHIP_NAME = "amdgpu"
 _LIMIT_CELSIUS = (40.0, 150.0)
 _SILENT = frozenset({Lack.ASLEEP, Lack.UNREADABLE})
 _LEVEL = re.compile(r"\s*(?:[0-9]{1,3}|S):\s*([0-9]{1,6})\s*Mhz\s*(\*?)\s*", re.IGNORECASE | re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sensors:
+    """What the chip says at one moment. Limits are where the driver calls a temperature critical."""
+
+    fan_mode: FanMode = FanMode.UNKNOWN
+    fans: tuple[FanReading, ...] = ()
+    edge_celsius: float | None = None
+    hotspot_celsius: float | None = None
+    memory_celsius: float | None = None
+    edge_limit_celsius: float | None = None
+    hotspot_limit_celsius: float | None = None
+    memory_limit_celsius: float | None = None
+    power_watts: float | None = None
+    power_average_watts: float | None = None
+    power_limit_watts: float | None = None
+    core_clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
 
 
 class Chip:
@@ -34,9 +54,8 @@ class Chip:
         self.memory = _name("temp", temperatures.get("mem"), "input")
         self.core_clock = _name("freq", clocks.get("sclk"), "input")
         self.memory_clock = _name("freq", clocks.get("mclk"), "input")
-        self.limits_celsius: dict[str, float | None] = {}
-        """By the temperature's file: where the driver says that it is critical."""
-        self.power_limit_watts: float | None = None
+        self._limits_celsius: dict[str | None, float | None] = {}
+        self._power_limit_watts: float | None = None
 
     def learn(self) -> None:
         """What changes never or by a user's hand; to be called seldom, while the card is awake."""
@@ -44,25 +63,52 @@ class Chip:
         self.fans.learn()
         for name in (self.edge, self.hotspot, self.memory):
             if name is not None:
-                self.limits_celsius[name] = self.files.number(limit_of(name), *_LIMIT_CELSIUS, scale=MILLI)
-        self.power_limit_watts = self.files.number("power1_cap", *WATTS, scale=MICRO)
+                self._limits_celsius[name] = self.files.number(limit_of(name), *_LIMIT_CELSIUS, scale=MILLI)
+        self._power_limit_watts = self.files.number("power1_cap", *_WATTS, scale=MICRO)
 
     def is_gone(self) -> bool:
         return read_text(f"{self.files.directory}/name") != CHIP_NAME
 
-    def should_answer(self) -> bool:
-        """Whether silence is a failure: something refuses now, or the directory is gone. Else there are no sensors."""
+    def read(self, control: FanControl | None) -> Sensors | None:
+        """`None` when not one sensor answers, though the chip has some."""
+        mode, fans = self.fans.read(control)
+        edge, hotspot, memory = (
+            self._celsius(self.edge),
+            self._celsius(self.hotspot),
+            self._celsius(self.memory),
+        )
+        instant = self.files.number("power1_input", *_WATTS, scale=MICRO)
+        average = self.files.number("power1_average", *_WATTS, scale=MICRO)
+        core, memory_clock = self._megahertz(self.core_clock), self._megahertz(self.memory_clock)
+        values = (edge, hotspot, memory, instant, average, core, memory_clock)
+        if not fans and all(value is None for value in values) and self._should_answer():
+            return None
+        return Sensors(
+            fan_mode=mode,
+            fans=fans,
+            edge_celsius=edge,
+            hotspot_celsius=hotspot,
+            memory_celsius=memory,
+            edge_limit_celsius=self._limits_celsius.get(self.edge),
+            hotspot_limit_celsius=self._limits_celsius.get(self.hotspot),
+            memory_limit_celsius=self._limits_celsius.get(self.memory),
+            power_watts=instant,
+            power_average_watts=average,
+            power_limit_watts=self._power_limit_watts,
+            core_clock_mhz=core,
+            memory_clock_mhz=memory_clock,
+        )
+
+    def _should_answer(self) -> bool:
+        """Silence is a failure: something refuses now, or the directory is gone. Else there are no sensors."""
         return not _SILENT.isdisjoint(self.files.lacks.values()) or self.is_gone()
 
-    def celsius(self, name: str | None) -> float | None:
+    def _celsius(self, name: str | None) -> float | None:
         """0 degC to the thousandth is a sensor that is not there."""
         return None if name is None else self.files.number(name, *CELSIUS, scale=MILLI) or None
 
-    def megahertz(self, name: str | None) -> float | None:
-        return None if name is None else self.files.number(name, *MEGAHERTZ, scale=MICRO)
-
-    def watts(self, name: str) -> float | None:
-        return self.files.number(name, *WATTS, scale=MICRO)
+    def _megahertz(self, name: str | None) -> float | None:
+        return None if name is None else self.files.number(name, *_MEGAHERTZ, scale=MICRO)
 
 
 def find_chip(device: str, *, built_into_portable: bool) -> Chip | None:
@@ -86,7 +132,7 @@ def highest_mhz(levels: str) -> float | None:
     ends = {0, len(found) - 1}
     clocks = [int(match[1]) for place, match in enumerate(found) if not match[2] or place in ends]
     highest = max(clocks, default=0)
-    return float(highest) if 0 < highest <= MEGAHERTZ[1] else None
+    return float(highest) if 0 < highest <= _MEGAHERTZ[1] else None
 
 
 def _name(kind: str, number: int | None, what: str) -> str | None:

@@ -182,11 +182,9 @@ class AmdgpuCard:
         edge = sensors.edge_celsius or metrics.edge_celsius
         hotspot = sensors.hotspot_celsius or metrics.hotspot_celsius
         memory = sensors.memory_celsius or metrics.memory_celsius
-        temperature, limit = (
-            (edge, sensors.edge_limit_celsius)
-            if edge is not None
-            else (hotspot, sensors.hotspot_limit_celsius)
-        )
+        temperature, limit = edge, sensors.edge_limit_celsius
+        if chip is not None and chip.edge is None and edge is None:  # MI300
+            temperature, limit = hotspot, sensors.hotspot_limit_celsius
         power = sensors.power_watts if sensors.power_watts is not None else sensors.power_average_watts
         used, total = device.number("mem_info_vram_used", *_BYTES), self._memory_total_bytes
         if used is not None and total is not None and used > total:
@@ -199,9 +197,9 @@ class AmdgpuCard:
             temperature_celsius=temperature,
             hotspot_celsius=hotspot,
             memory_temperature_celsius=memory,
-            # Of the temperature that is shown, so that their difference is the margin: of the edge where there is one,
-            # else of the junction (MI300). The driver calls it critical: there the firmware slows the card, and 5 degC
-            # above (`emergency`) it switches it off.
+            # Of the temperature that is shown, so that their difference is the margin: the edge's, where the card has
+            # one. The driver calls it critical: there the firmware slows the card, and 5 degC above (`emergency`) it
+            # switches it off.
             temperature_limit_celsius=limit,
             # On a processor's graphics this is the whole package's; there is no other.
             power_watts=power,

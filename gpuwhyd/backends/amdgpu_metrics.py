@@ -29,6 +29,9 @@ _JOULES_PER_COUNT = 2.0**-16
 """kgd_pp_interface.h: "15.259uJ (2^-16) units", said from 1.4 on. What the counter of 1.0 to 1.3 counts depends on the
 chip, and most of them leave it at 0; it is not read."""
 
+_MOST_JOULES = 1e13
+"""The largest card for a hundred years."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuMetrics:
@@ -118,7 +121,7 @@ def parse(table: bytes) -> GpuMetrics | None:
     if layout is None or len(table) < size:
         return None
     status = _number(table, layout.indep_status, 8)
-    energy = _number(table, layout.energy, 8)
+    joules = (_number(table, layout.energy, 8) or 0) * _JOULES_PER_COUNT
     busy = [
         value
         for place in layout.media
@@ -131,7 +134,7 @@ def parse(table: bytes) -> GpuMetrics | None:
         memory_celsius=_scaled(table, layout.memory, layout.celsius_per_count, 200.0) or None,
         throttle_bits=status,
         throttle_counters=tuple((name, _number(table, place, 4)) for place, name in layout.counters),
-        energy_joules=energy * _JOULES_PER_COUNT if energy else None,
+        energy_joules=joules if 0 < joules <= _MOST_JOULES else None,
         media_busy_percent=max(busy, default=None),
     )
 

@@ -214,6 +214,14 @@ def test_no_metrics_no_word_of_throttling(rig):
     assert rig.sources()["throttle_reasons"].lack is Lack.NO_SENSOR
 
 
+def test_metrics_without_energy_are_metrics_all_the_same(rig):
+    rig.card.set(gpu_metrics=table(1, 3, indep_throttle_status=0))
+    reading = rig.reading()
+    assert (reading.throttle_reasons, reading.energy_joules) == ((), None)
+    assert rig.sources()["throttle_reasons"].lack is None
+    assert rig.sources()["energy_joules"].lack is Lack.NO_SENSOR
+
+
 def test_cards_that_count_are_read_twice_before_anything_is_said(rig):
     rig.card.set(gpu_metrics=table(1, 7, energy_accumulator=1 << 16, ppt_residency_acc=5))
     assert rig.reading().throttle_reasons is None
@@ -322,6 +330,31 @@ def test_a_virtual_function_without_sensors_is_a_card_all_the_same(tmp_path):
     assert (reading.state, reading.fan_mode) == (GpuState.AWAKE, FanMode.UNKNOWN)
     assert reading.memory_used_bytes == 1_000_000_000
     assert rig.sources()["temperature_celsius"].lack is Lack.NO_SENSOR
+
+
+def test_a_chip_without_one_sensor_is_no_failure(rig):
+    shutil.rmtree(rig.card.chip)
+    rig.card.set_chip(name="amdgpu")
+    reading = rig.reading()
+    assert (reading.state, reading.fan_mode) == (GpuState.AWAKE, FanMode.NONE)
+    assert (reading.temperature_celsius, reading.utilization_percent) == (None, 97.0)
+
+
+def test_limits_that_could_not_be_read_are_read_as_soon_as_the_card_answers(rig, refusals):
+    rig.reading()
+    refusals.all_sensors(errno.EPERM)
+    with pytest.raises(BackendError):
+        rig.tick(seconds=61)
+    refusals.by_suffix.clear()
+    reading = rig.reading()
+    assert (reading.power_limit_watts, reading.core_clock_max_mhz) == (250.0, 2500.0)
+
+
+def test_a_file_that_comes_later_is_found_within_a_minute(rig):
+    rig.card.set(mem_busy_percent=None)
+    assert rig.reading().memory_utilization_percent is None
+    rig.card.set(mem_busy_percent="12")
+    assert rig.reading(seconds=61).memory_utilization_percent == 12.0
 
 
 def test_another_drivers_chip_is_not_the_cards(rig):

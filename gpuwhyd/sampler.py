@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gpuwhyd.backends.base import Backend
+from gpuwhyd.backends.chassis_fans import CHASSIS
 from gpuwhyd.backends.merge import merged
 from gpuwhyd.backends.watch import BackendWatch
 from gpuwhyd.model import (
@@ -159,7 +160,7 @@ class Sampler:
     @property
     def interval_seconds(self) -> float:
         """Until the next tick, as things are."""
-        if self._all_asleep:
+        if self._all_asleep and not self.fan_moves:
             return self._settings.asleep_interval_seconds
         return self._settings.fast_interval_seconds if self.fan_moves else self._settings.interval_seconds
 
@@ -229,7 +230,8 @@ class Sampler:
         readings = merged([reading for answer in answers for reading in answer])
         boottime_seconds, wall_usec = self._clock.boottime_seconds(), self._clock.wall_usec()
         who = await self._who(readings, boottime_seconds)
-        states = {reading.state for reading in who.readings}
+        # fans of the machine itself never sleep; on a laptop whose GPUs do they are looked at as seldom
+        states = {reading.state for reading in who.readings if reading.gpu.vendor != CHASSIS}
         self._all_asleep = states == {GpuState.ASLEEP}
         resumed, self._resumed = self._has_slept() or self._resumed, False
         return Snapshot(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpuwhyd.backends.amdgpu_card import amdgpu_backend
 from gpuwhyd.backends.base import Backend
 from gpuwhyd.backends.chassis import ChassisBackend
 from gpuwhyd.backends.chassis_fans import FanRule
@@ -36,12 +37,17 @@ def _nvml(roots: Roots) -> Backend:
     return NvmlBackend(sysfs=roots.sysfs, procfs=roots.procfs, own_pid=os.getpid())
 
 
+def _amdgpu(roots: Roots) -> Backend:
+    return amdgpu_backend(roots.sysfs, procfs=roots.procfs)
+
+
 def _chassis(roots: Roots) -> Backend:
     return ChassisBackend(sysfs=roots.sysfs, rules=roots.fans)
 
 
 BACKENDS: tuple[Entry, ...] = (
     Entry(name="nvml", make=_nvml),
+    Entry(name="amdgpu", make=_amdgpu),
     Entry(name="chassis", make=_chassis),
 )
 

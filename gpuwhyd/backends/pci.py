@@ -21,10 +21,12 @@ def gpu_id(pci_address: str) -> str:
 
 
 def names_in(directory: str) -> list[str]:
-    """What a directory lists; nothing when it is not there. When this changes, something was plugged or unplugged."""
+    """What a directory lists; nothing when it is not there or not to be seen. When this changes, something was plugged
+    or unplugged.
+    """
     try:
         return os.listdir(directory)  # noqa: PTH208 - names are all that is wanted, every tick
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:  # also a sandbox that hides it, and a device that is just going away
         return []
 
 

@@ -16,10 +16,12 @@ from gpuwhyd.backends.base import BackendReadings, Probe, ProbeResult
 from gpuwhyd.backends.grip import Grip
 from gpuwhyd.backends.pci import PowerPaths, bound_to, has_ever_slept, may_suspend, sleeps
 from gpuwhyd.errors import BackendError
-from gpuwhyd.model import BackendState, FieldSource, GpuIdentity, GpuReading, GpuState
+from gpuwhyd.model import BackendState, FieldSource, GpuIdentity, GpuReading, GpuState, Lack
 
 _log = logging.getLogger(__name__)
 
+_LOG_AGAIN_SECONDS = 600.0
+"""A card that fails in every other tick fills no log."""
 _CAN_SUSPEND_SECONDS = 30.0
 """How old the word may be that a card may suspend: a monitor is plugged in more rarely than that, and it is a glob."""
 
@@ -40,7 +42,9 @@ class SysfsCard(Protocol):
         """While it is let go: whether something has begun on it, by what can be read without keeping it awake."""
         ...
 
-    def sources(self) -> tuple[FieldSource, ...]: ...
+    def sources(self) -> tuple[FieldSource, ...]:
+        """Of the last read. The same tuple as before, as long as nothing changes: it is asked for every tick."""
+        ...
 
 
 @dataclass(slots=True)
@@ -51,6 +55,13 @@ class _Slot:
     can_suspend: bool = False
     can_suspend_at: float = float("-inf")
     complaint: str = ""
+    """Why it cannot be read, while it should be readable."""
+    logged: str = ""
+    logged_at: float = float("-inf")
+    sources: tuple[FieldSource, ...] = ()
+    """Of the card, as they were when `shown_sources` was made of them."""
+    sources_awake: bool = True
+    shown_sources: tuple[FieldSource, ...] = ()
 
 
 class SysfsBackend:
@@ -71,9 +82,14 @@ class SysfsBackend:
         self._monotonic = monotonic
         self._slots: dict[str, _Slot] = {}
         self._sources: tuple[FieldSource, ...] = ()
+        self._sources_of = 0
 
     def probe(self) -> ProbeResult:
-        if not bound_to(self._sysfs, self.name):
+        try:
+            addresses = bound_to(self._sysfs, self.name)
+        except OSError as error:
+            return ProbeResult(answer=Probe.LATER, message=self._hidden(error))
+        if not addresses:
             return ProbeResult(answer=Probe.LATER, message=f"no card has the kernel driver {self.name}")
         return ProbeResult(answer=Probe.READY)
 
@@ -83,7 +99,7 @@ class SysfsBackend:
         if not self._slots:
             raise BackendError(f"no card is left with the kernel driver {self.name}")
         readings = tuple(self._reading(slot, now) for slot in self._slots.values())
-        self._sources = tuple(source for slot in self._slots.values() for source in slot.card.sources())
+        self._note_sources(readings)
         complaints = [slot.complaint for slot in self._slots.values() if slot.complaint]
         if len(complaints) == len(self._slots):
             raise BackendError(complaints[0])
@@ -94,7 +110,9 @@ class SysfsBackend:
         return BackendReadings(
             readings=readings,
             state=BackendState.ASLEEP if all_rest else BackendState.READY,
-            message="let go of the idle card, so that it can suspend" if all_rest and not asleep else "",
+            message="let go of the idle card, so that it can suspend"
+            if all_rest and not asleep
+            else next(iter(complaints), ""),
         )
 
     def close(self) -> None:
@@ -105,27 +123,33 @@ class SysfsBackend:
 
     def _look_at_bus(self) -> None:
         """Cards come and go: external ones, or unbound for a virtual machine, or with the driver."""
-        addresses = bound_to(self._sysfs, self.name)
+        try:
+            addresses = bound_to(self._sysfs, self.name)
+        except OSError as error:
+            raise BackendError(self._hidden(error)) from error
         if addresses != list(self._slots):
             self._slots = {address: self._slots.get(address) or self._meet(address) for address in addresses}
 
     def _meet(self, address: str) -> _Slot:
         return _Slot(card=self._make_card(self._sysfs, address), paths=PowerPaths.of(self._sysfs, address))
 
+    def _hidden(self, error: OSError) -> str:
+        return f"the cards of {self.name} cannot be listed ({error.strerror}); look for what hides /sys from gpuwhyd"
+
     def _reading(self, slot: _Slot, now: float) -> GpuReading:
         if sleeps(slot.paths):
-            slot.grip.slept()
-            return self._unread(slot, GpuState.ASLEEP)
+            return self._asleep(slot)
         if slot.grip.is_let_go(now):
             if not slot.card.stirs():
+                slot.complaint = ""
                 return self._unread(slot, GpuState.UNKNOWN)
             slot.grip.take_up()
         try:
             reading = slot.card.read(now)
         except BackendError as error:
-            if str(error) != slot.complaint:
-                _log.warning("%s: %s", slot.card.identity.id, error)
-            slot.complaint = str(error)
+            if sleeps(slot.paths):  # it fell asleep between the look and the read
+                return self._asleep(slot)
+            self._complain(slot, str(error), now)
             return self._unread(slot, GpuState.UNKNOWN)
         slot.complaint = ""
         reading = replace(reading, can_suspend=self._may_suspend(slot, now))
@@ -141,6 +165,31 @@ class SysfsBackend:
             _log.info("GPU %s is idle and let go, so that it can suspend", slot.card.identity.id)
         return reading
 
+    def _asleep(self, slot: _Slot) -> GpuReading:
+        slot.grip.slept()
+        slot.complaint = ""
+        return self._unread(slot, GpuState.ASLEEP)
+
+    def _complain(self, slot: _Slot, complaint: str, now: float) -> None:
+        slot.complaint = complaint
+        if complaint != slot.logged or now - slot.logged_at >= _LOG_AGAIN_SECONDS:
+            slot.logged, slot.logged_at = complaint, now
+            _log.warning("GPU %s: %s", slot.card.identity.id, complaint)
+
+    def _note_sources(self, readings: tuple[GpuReading, ...]) -> None:
+        """Made anew only when something has changed. What a card offers while awake, it lacks while it is let alone."""
+        changed = False
+        for slot, reading in zip(self._slots.values(), readings, strict=True):
+            sources, awake = slot.card.sources(), reading.state is GpuState.AWAKE or bool(slot.complaint)
+            if sources is slot.sources and awake is slot.sources_awake:
+                continue
+            changed = True
+            slot.sources, slot.sources_awake = sources, awake
+            slot.shown_sources = sources if awake else tuple(_let_alone(source) for source in sources)
+        if changed or len(self._slots) != self._sources_of:
+            self._sources_of = len(self._slots)
+            self._sources = tuple(source for slot in self._slots.values() for source in slot.shown_sources)
+
     def _may_suspend(self, slot: _Slot, now: float) -> bool:
         if now - slot.can_suspend_at >= _CAN_SUSPEND_SECONDS:
             slot.can_suspend, slot.can_suspend_at = may_suspend(slot.paths), now
@@ -149,3 +198,8 @@ class SysfsBackend:
     def _unread(self, slot: _Slot, state: GpuState) -> GpuReading:
         can_suspend = None if state is GpuState.ASLEEP else slot.can_suspend
         return GpuReading(gpu=slot.card.identity, backend=self.name, state=state, can_suspend=can_suspend)
+
+
+def _let_alone(source: FieldSource) -> FieldSource:
+    readable = source.lack in {None, Lack.UNREADABLE}
+    return replace(source, lack=Lack.ASLEEP, advice="") if readable else source

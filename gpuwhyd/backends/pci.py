@@ -26,7 +26,9 @@ def names_in(directory: str) -> list[str]:
     """
     try:
         return os.listdir(directory)  # noqa: PTH208 - names are all that is wanted, every tick
-    except OSError:  # also a sandbox that hides it, and a device that is just going away
+    except PermissionError:
+        raise
+    except OSError:  # also of a device that is just going away
         return []
 
 

@@ -87,6 +87,7 @@ class Daemon:
             reload=self.reload,
             refresh=self._sampler.refresh,
             health=self._health,
+            sources=self._sampler.sources,
             sample_interval_seconds=lambda: self._sampler.interval_seconds,
             on_sleep=self._sampler.on_sleep,
             follow_logind=options.bus == "system",

@@ -15,6 +15,7 @@ from typing import Protocol
 from gpuwhyd.backends.base import BackendReadings, Probe, ProbeResult
 from gpuwhyd.backends.grip import Grip
 from gpuwhyd.backends.pci import PowerPaths, bound_to, has_ever_slept, may_suspend, sleeps
+from gpuwhyd.backends.unread import unread_source
 from gpuwhyd.errors import BackendError
 from gpuwhyd.model import BackendState, FieldSource, GpuIdentity, GpuReading, GpuState
 
@@ -83,7 +84,11 @@ class SysfsBackend:
         if not self._slots:
             raise BackendError(f"no card is left with the kernel driver {self.name}")
         readings = tuple(self._reading(slot, now) for slot in self._slots.values())
-        self._sources = tuple(source for slot in self._slots.values() for source in slot.card.sources())
+        self._sources = tuple(
+            source
+            for slot, reading in zip(self._slots.values(), readings, strict=True)
+            for source in _sources(slot, reading)
+        )
         complaints = [slot.complaint for slot in self._slots.values() if slot.complaint]
         if len(complaints) == len(self._slots):
             raise BackendError(complaints[0])
@@ -149,3 +154,9 @@ class SysfsBackend:
     def _unread(self, slot: _Slot, state: GpuState) -> GpuReading:
         can_suspend = None if state is GpuState.ASLEEP else slot.can_suspend
         return GpuReading(gpu=slot.card.identity, backend=self.name, state=state, can_suspend=can_suspend)
+
+
+def _sources(slot: _Slot, reading: GpuReading) -> tuple[FieldSource, ...]:
+    if reading.state is GpuState.AWAKE:
+        return slot.card.sources()
+    return (unread_source(reading, slot.complaint),)

@@ -1,0 +1,55 @@
+"""What GetSources answers: where the quantities of one GPU come from, and which source of several is used. Pure."""
+
+from collections.abc import Iterable
+
+from gpuwhyd.model import FanMode, FieldSource, GpuReading, GpuState, Lack
+
+Plain = dict[str, object]
+
+_OF_ONE_BACKEND = {"fan_percent": "fans", "fan_rpm": "fans", "fans": "fans"}
+"""Fans are taken whole, from the first backend that knows any."""
+_NOTHING = (None, FanMode.UNKNOWN)
+
+
+def sources_view(reading: GpuReading, sources: Iterable[FieldSource]) -> list[Plain]:
+    """`sources` of all GPUs, those of the better backend first; `reading` is what was made of all backends."""
+    users: dict[str, str] = {}
+    own = [source for source in sources if source.gpu_id == reading.gpu.id]
+    if reading.state is GpuState.ASLEEP:  # then nothing is read of it, whatever a backend still remembers
+        own = [_asleep(reading, own, backend) for backend in dict.fromkeys(source.backend for source in own)]
+    for source in own:
+        if source.lack is None and _has(reading, source.quantity):
+            users.setdefault(_subject(source), source.backend)
+    return [
+        {
+            "backend": source.backend,
+            "quantity": source.quantity or None,
+            "source": source.source,
+            "lack": source.lack.value if source.lack is not None else None,
+            "advice": source.advice or None,
+            "used": source.lack is None and users.get(_subject(source)) == source.backend,
+        }
+        for source in own
+    ]
+
+
+def _asleep(reading: GpuReading, own: list[FieldSource], backend: str) -> FieldSource:
+    told = (source for source in own if source.backend == backend and not source.quantity)
+    bare = FieldSource(
+        gpu_id=reading.gpu.id,
+        backend=backend,
+        quantity="",
+        source="power/runtime_status",
+        lack=Lack.ASLEEP,
+    )
+    return next(told, bare)
+
+
+def _subject(source: FieldSource) -> str:
+    return _OF_ONE_BACKEND.get(source.quantity, source.quantity)
+
+
+def _has(reading: GpuReading, quantity: str) -> bool:
+    """What no backend's reading shows in the end (a fan that is none) is used by nobody."""
+    value = getattr(reading, quantity, None)
+    return value not in _NOTHING and (quantity != "fans" or bool(reading.fans))

@@ -34,8 +34,8 @@ with the next tick. One that is over stays, so see `refusal`."""
 
 def refusal(refusals: Refusals, name: str, now: float) -> int | None:
     """The NVML error that a question got when it was asked last; `None` when it got none, or was not asked."""
-    until, code = refusals.get(name, (float("-inf"), 0))
-    return code if now <= until else None
+    refused = refusals.get(name)
+    return refused[1] if refused is not None and now <= refused[0] else None
 
 
 class Questions:

@@ -39,6 +39,8 @@ class _Way:
     """A field of nvmlDeviceGetFieldValues: an older driver calls an unknown one not supported."""
     after: str = ""
     """It is asked only when this question was answered."""
+    once: bool = False
+    """Asked when the card is taken up, and not again."""
 
 
 # Since when: the first nvml.h that has the function or field, and the driver branch that came with its CUDA (11.8: 520,
@@ -73,7 +75,13 @@ _WAYS: dict[str, tuple[_Way, ...]] = {
     "memory_used_bytes": (_Way("nvmlDeviceGetMemoryInfo_v2"), _Way("nvmlDeviceGetMemoryInfo")),
     "memory_total_bytes": (_Way("nvmlDeviceGetMemoryInfo_v2"), _Way("nvmlDeviceGetMemoryInfo")),
     "core_clock_mhz": (_Way("nvmlDeviceGetClockInfo(0)", name="nvmlDeviceGetClockInfo"),),
+    "core_clock_max_mhz": (
+        _Way("nvmlDeviceGetMaxClockInfo(0)", name="nvmlDeviceGetMaxClockInfo", once=True),
+    ),
     "memory_clock_mhz": (_Way("nvmlDeviceGetClockInfo(2)", name="nvmlDeviceGetClockInfo"),),
+    "memory_clock_max_mhz": (
+        _Way("nvmlDeviceGetMaxClockInfo(2)", name="nvmlDeviceGetMaxClockInfo", once=True),
+    ),
     "performance_state": (_Way("nvmlDeviceGetPerformanceState"),),
     "throttle_reasons": (
         _Way("nvmlDeviceGetCurrentClocksEventReasons", 535),
@@ -99,18 +107,22 @@ def sources_of(read: CardRead, describe: Callable[[int], str]) -> tuple[FieldSou
     reading = read.reading
     if reading.state is not GpuState.AWAKE:
         return (unread_source(reading, read.complaint),)
-    return tuple(_source(read, quantity, ways, describe) for quantity, ways in _WAYS.items())
+    found = (_source(read, quantity, ways, describe) for quantity, ways in _WAYS.items())
+    return tuple(source for source in found if source is not None)
 
 
 def _source(
     read: CardRead, quantity: str, ways: tuple[_Way, ...], describe: Callable[[int], str]
-) -> FieldSource:
+) -> FieldSource | None:
+    """`None`: it was not asked for."""
     reading, lack, advice = read.reading, None, ""
     way = next((way for way in ways if _refusal(read, way) is None), ways[-1])
     if quantity in _OF_ITS_OWN_FAN and reading.fan_mode is FanMode.NONE:
         lack, advice = Lack.NO_SENSOR, "it has no fan of its own"
     elif getattr(reading, quantity) in (None, _UNKNOWN_FAN_MODE):
         way = ways[-1]
+        if way.once and _refusal(read, way) is None:
+            return None
         lack, advice = _lack(read, quantity, ways, describe)
     return FieldSource(
         gpu_id=reading.gpu.id,
@@ -123,7 +135,7 @@ def _source(
 
 
 def _refusal(read: CardRead, way: _Way) -> int | None:
-    code = refusal(read.refusals, way.question, read.now)
+    code = refusal(read.refusals, way.question, float("-inf") if way.once else read.now)
     return refusal(read.refusals, way.after, read.now) if code is None and way.after else code
 
 

@@ -9,7 +9,7 @@ def unread_source(reading: GpuReading, complaint: str = "") -> FieldSource:
     """`reading` has a state other than `awake`. `complaint`: why it cannot be read; empty while it is let alone."""
     if reading.state is GpuState.ASLEEP:
         source, lack = _POWER_STATE, Lack.ASLEEP
-        advice = "it is not woken to be read: use it, and its readings come"
+        advice = "it sleeps, and is not woken to be read: use it, and its readings come"
     elif complaint:
         source, lack, advice = reading.backend, Lack.UNREADABLE, complaint
     else:

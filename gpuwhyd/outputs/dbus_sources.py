@@ -13,10 +13,11 @@ _NOTHING = (None, FanMode.UNKNOWN)
 
 def sources_view(reading: GpuReading, sources: Iterable[FieldSource]) -> list[Plain]:
     """`sources` of all GPUs, those of the better backend first; `reading` is what was made of all backends."""
+    own: list[FieldSource] = []
+    for backend, told in _by_backend(reading.gpu.id, sources).items():
+        all_asleep = all(source.lack is Lack.ASLEEP for source in told)
+        own += [_asleep(reading, told, backend)] if all_asleep or reading.state is GpuState.ASLEEP else told
     users: dict[str, str] = {}
-    own = [source for source in sources if source.gpu_id == reading.gpu.id]
-    if reading.state is GpuState.ASLEEP:  # then nothing is read of it, whatever a backend still remembers
-        own = [_asleep(reading, own, backend) for backend in dict.fromkeys(source.backend for source in own)]
     for source in own:
         if source.lack is None and _has(reading, source.quantity):
             users.setdefault(_subject(source), source.backend)
@@ -33,8 +34,16 @@ def sources_view(reading: GpuReading, sources: Iterable[FieldSource]) -> list[Pl
     ]
 
 
-def _asleep(reading: GpuReading, own: list[FieldSource], backend: str) -> FieldSource:
-    told = (source for source in own if source.backend == backend and not source.quantity)
+def _by_backend(gpu_id: str, sources: Iterable[FieldSource]) -> dict[str, list[FieldSource]]:
+    found: dict[str, list[FieldSource]] = {}
+    for source in sources:
+        if source.gpu_id == gpu_id:
+            found.setdefault(source.backend, []).append(source)
+    return found
+
+
+def _asleep(reading: GpuReading, told: list[FieldSource], backend: str) -> FieldSource:
+    """One for all quantities: nothing is read of a card that sleeps, whatever a backend still remembers."""
     bare = FieldSource(
         gpu_id=reading.gpu.id,
         backend=backend,
@@ -42,7 +51,7 @@ def _asleep(reading: GpuReading, own: list[FieldSource], backend: str) -> FieldS
         source="power/runtime_status",
         lack=Lack.ASLEEP,
     )
-    return next(told, bare)
+    return next((source for source in told if not source.quantity), bare)
 
 
 def _subject(source: FieldSource) -> str:

@@ -19,10 +19,7 @@ from tests.fake_nvml.control import (
 )
 
 ARGUMENT_VERSION_MISMATCH, DEPRECATED, INVALID_ARGUMENT = 25, 26, 2
-NOT_OF_NVML = {
-    "gpu", "backend", "state", "fans", "hotspot_celsius", "fan_control", "can_suspend",
-    "core_clock_max_mhz", "memory_clock_max_mhz",
-}  # fmt: skip
+NOT_OF_NVML = {"gpu", "backend", "state", "fans", "hotspot_celsius", "fan_control", "can_suspend"}
 
 
 @pytest.fixture

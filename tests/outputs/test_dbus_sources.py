@@ -89,6 +89,22 @@ def test_a_sleeping_card_is_told_once_for_each_backend(sources):
     ]
 
 
+def test_a_backend_that_says_asleep_of_every_quantity_says_it_once():
+    card = GpuReading(gpu=CARD, backend="amdgpu", power_watts=9.0)
+    shown = sources_view(
+        card,
+        [
+            source("power_watts"),
+            source("power_watts", "amdsmi", Lack.ASLEEP),
+            source("hotspot_celsius", "amdsmi", Lack.ASLEEP),
+        ],
+    )
+    assert [(one["backend"], one["quantity"]) for one in shown] == [
+        ("amdgpu", "power_watts"),
+        ("amdsmi", None),
+    ]
+
+
 def test_the_answer_goes_over_the_bus_with_what_is_not_known_left_out():
     async def body(address):
         daemon = Daemon(

@@ -6,8 +6,6 @@ from gpuwhyd.model import FanMode, FieldSource, GpuReading, GpuState, Lack
 
 Plain = dict[str, object]
 
-_OF_ONE_BACKEND = {"fan_percent": "fans", "fan_rpm": "fans", "fans": "fans"}
-"""Fans are taken whole, from the first backend that knows any."""
 _NOTHING = (None, FanMode.UNKNOWN)
 
 
@@ -20,7 +18,7 @@ def sources_view(reading: GpuReading, sources: Iterable[FieldSource]) -> list[Pl
     users: dict[str, str] = {}
     for source in own:
         if source.lack is None and _has(reading, source.quantity):
-            users.setdefault(_subject(source), source.backend)
+            users.setdefault(source.quantity, source.backend)
     return [
         {
             "backend": source.backend,
@@ -28,7 +26,7 @@ def sources_view(reading: GpuReading, sources: Iterable[FieldSource]) -> list[Pl
             "source": source.source,
             "lack": source.lack.value if source.lack is not None else None,
             "advice": source.advice or None,
-            "used": source.lack is None and users.get(_subject(source)) == source.backend,
+            "used": source.lack is None and users.get(source.quantity) == source.backend,
         }
         for source in own
     ]
@@ -54,11 +52,9 @@ def _asleep(reading: GpuReading, told: list[FieldSource], backend: str) -> Field
     return next((source for source in told if not source.quantity), bare)
 
 
-def _subject(source: FieldSource) -> str:
-    return _OF_ONE_BACKEND.get(source.quantity, source.quantity)
-
-
 def _has(reading: GpuReading, quantity: str) -> bool:
-    """What no backend's reading shows in the end (a fan that is none) is used by nobody."""
+    """What the card shows nothing of in the end is used by nobody: a fan that is none, or one fan's speed in RPM where
+    another backend's fans, which are taken whole, have percents only.
+    """
     value = getattr(reading, quantity, None)
     return value not in _NOTHING and (quantity != "fans" or bool(reading.fans))

@@ -146,6 +146,14 @@ def test_a_partitioned_cards_processes_are_forbidden_and_its_use_has_no_sensor(r
     assert lack(rig, "utilization_percent")[0] is Lack.NO_SENSOR
 
 
+def test_one_list_of_processes_that_is_forbidden_is_enough_to_tell_why_there_are_none(rig):
+    card = rig.add_card()
+    for version in ("_v3", "_v2", ""):
+        card.fail(f"nvmlDeviceGetGraphicsRunningProcesses{version}", NO_PERMISSION)
+    assert rig.reading().processes is None
+    assert lack(rig, "processes")[0] is Lack.NO_PERMISSION
+
+
 def test_an_error_is_told_in_words_while_it_lasts(rig):
     card = rig.add_card()
     card.fail("nvmlDeviceGetPerformanceState", UNKNOWN)

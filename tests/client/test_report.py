@@ -114,7 +114,7 @@ def answers(name):
         quantity="encoder_percent",
         source="nvmlDeviceGetEncoderUtilization",
         lack=Lack.UNREADABLE,
-        advice=f"held by pid {FIRST_PID} of {name('user')} at {name('host')}",
+        advice=f"held by pid {FIRST_PID} of {name('user')} at {name('host')} with {name('program')} in {name('unit')}",
     )
     health = reports.health(
         notes=[f"configuration not taken over: /home/{name('user')}/g.toml: unknown key {name('word')!r}"],

@@ -6,7 +6,7 @@ _POWER_STATE = "power/runtime_status"
 
 
 def unread_source(reading: GpuReading, complaint: str = "") -> FieldSource:
-    """`reading` has a state other than `awake`. `complaint`: why it cannot be read; empty while it is let alone."""
+    """`complaint`: why the card cannot be read; empty while it is asleep or let alone."""
     if reading.state is GpuState.ASLEEP:
         source, lack = _POWER_STATE, Lack.ASLEEP
         advice = "it sleeps, and is not woken to be read: use it, and its readings come"

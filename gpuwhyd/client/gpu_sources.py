@@ -43,6 +43,7 @@ _WORDS = {
 }
 """By `lack`, the one that somebody can do something about first: it is told where two backends lack a quantity."""
 _NOT_TOLD = "nothing here reads it on this card"
+_SEE_BACKENDS = "what the backends say, above, may tell why"
 _NO_VALUE = "it is read, but what comes cannot be true"
 
 LET_ALONE = "idle, and not read for up to two minutes at a time, so that it can fall asleep"
@@ -78,8 +79,9 @@ def _told(gpu: Plain) -> list[tuple[str, str]]:
     if gpu.get("state") == "awake":
         lines += [("Missing", text) for text in _missing_words(gpu, sources)]
         lines += _origins(gpu, sources)
-    elif not unread and gpu.get("state") == "asleep":
-        lines.append(("Not read", "it sleeps, and is not woken to be read"))
+    elif not unread and not gpu.get("let_alone"):
+        asleep = gpu.get("state") == "asleep"
+        lines.append(("Not read", "it sleeps, and is not woken to be read" if asleep else _SEE_BACKENDS))
     return [
         ("" if place and lines[place - 1][0] == title else title, text)
         for place, (title, text) in enumerate(lines)

@@ -1,7 +1,9 @@
 """What GetSources answers: where the quantities of one GPU come from, and which source of several is used. Pure."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
+from gpuwhyd.backends.unread import unread_source
 from gpuwhyd.model import FanMode, FieldSource, GpuReading, GpuState, Lack
 
 Plain = dict[str, object]
@@ -13,8 +15,7 @@ def sources_view(reading: GpuReading, sources: Iterable[FieldSource]) -> list[Pl
     """`sources` of all GPUs, those of the better backend first; `reading` is what was made of all backends."""
     own: list[FieldSource] = []
     for backend, told in _by_backend(reading.gpu.id, sources).items():
-        all_asleep = all(source.lack is Lack.ASLEEP for source in told)
-        own += [_asleep(reading, told, backend)] if all_asleep or reading.state is GpuState.ASLEEP else told
+        own += [_unread(reading, told, backend)] if _rests(reading, told) else told
     users: dict[str, str] = {}
     for source in own:
         if source.lack is None and _has(reading, source.quantity):
@@ -40,16 +41,16 @@ def _by_backend(gpu_id: str, sources: Iterable[FieldSource]) -> dict[str, list[F
     return found
 
 
-def _asleep(reading: GpuReading, told: list[FieldSource], backend: str) -> FieldSource:
-    """One for all quantities: nothing is read of a card that sleeps, whatever a backend still remembers."""
-    bare = FieldSource(
-        gpu_id=reading.gpu.id,
-        backend=backend,
-        quantity="",
-        source="power/runtime_status",
-        lack=Lack.ASLEEP,
-    )
-    return next((source for source in told if not source.quantity), bare)
+def _rests(reading: GpuReading, told: list[FieldSource]) -> bool:
+    """Nothing is read of a card that sleeps, whatever a backend still remembers."""
+    lacks = {source.lack for source in told}
+    return reading.state is GpuState.ASLEEP or (Lack.ASLEEP in lacks and None not in lacks)
+
+
+def _unread(reading: GpuReading, told: list[FieldSource], backend: str) -> FieldSource:
+    """One for all quantities."""
+    own = (source for source in told if not source.quantity)
+    return next(own, unread_source(replace(reading, backend=backend)))
 
 
 def _has(reading: GpuReading, quantity: str) -> bool:

@@ -158,6 +158,11 @@ def test_a_sleeping_card_of_which_no_backend_tells_more_is_not_said_to_lack_anyt
     assert gpu_lines(gpu, PIPE)[1:] == ["  Not read    it sleeps, and is not woken to be read"]
 
 
+def test_a_card_that_nobody_can_read_leads_to_what_the_backends_say():
+    gpu = card(state=GpuState.UNKNOWN.value)
+    assert gpu_lines(gpu, PIPE)[1:] == ["  Not read    what the backends say, above, may tell why"]
+
+
 def test_a_card_that_is_let_alone_says_so_once():
     gpu = card(
         source("", "power/runtime_status", Lack.ASLEEP, "it is idle and let alone"),

@@ -89,6 +89,14 @@ def test_a_sleeping_card_is_told_once_for_each_backend(sources):
     ]
 
 
+def test_a_card_that_is_let_alone_is_told_once_though_it_lacks_some_sensor_anyhow():
+    let_alone = GpuReading(gpu=CARD, backend="amdgpu", state=GpuState.UNKNOWN)
+    told = [source("power_watts", lack=Lack.ASLEEP), source("hotspot_celsius", lack=Lack.NO_SENSOR)]
+    (shown,) = sources_view(let_alone, told)
+    assert (shown["quantity"], shown["lack"]) == (None, "asleep")
+    assert "let alone" in shown["advice"]
+
+
 def test_a_backend_that_says_asleep_of_every_quantity_says_it_once():
     card = GpuReading(gpu=CARD, backend="amdgpu", power_watts=9.0)
     shown = sources_view(

@@ -7,12 +7,15 @@ import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpuwhyd import __version__
 from gpuwhyd.errors import BusError, ConfigError, GpuwhydError
 from gpuwhyd.log import LineLimit
 from gpuwhyd.outputs.journal_log import STDERR, JournalLog, is_the_journal
+
+if TYPE_CHECKING:  # the daemon's parts are loaded only by what needs them
+    from gpuwhyd.daemon import Options
 
 EX_CONFIG = 78
 """sysexits.h: something in the configuration is wrong."""
@@ -35,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     if options.command == "reload":
         return _run_loop(_reload(options.bus))
+    if options.command == "record":
+        return _run_loop(_record(options))
     if options.command == "replay":
         return _replay(options.file, options.config, as_json=options.json)
     if options.command in {"install", "uninstall", "check"}:
@@ -53,20 +58,31 @@ def _run_loop(work: Coroutine[Any, Any, int]) -> int:
 
 
 async def _serve(options: argparse.Namespace) -> int:
-    from gpuwhyd.daemon import Options, run  # noqa: PLC0415 - the other commands start without it
+    from gpuwhyd.daemon import run  # noqa: PLC0415 - the other commands start without it
 
-    await run(
-        Options(
-            config=options.config,
-            bus=options.bus,
-            simulate=options.simulate,
-            procfs=options.procfs,
-            sysfs=options.sysfs,
-            state_dir=options.state_dir,
-            journal={"auto": None, "on": True, "off": False}[options.journal],
-        )
-    )
+    await run(_daemon_options(options))
     return 0
+
+
+async def _record(options: argparse.Namespace) -> int:
+    from gpuwhyd.record import record  # noqa: PLC0415 - as above
+
+    await record(_daemon_options(options), options.file, anonymous=options.anonymous)
+    return 0
+
+
+def _daemon_options(options: argparse.Namespace) -> "Options":
+    from gpuwhyd.daemon import Options  # noqa: PLC0415 - as above
+
+    return Options(
+        config=options.config,
+        bus=options.bus,
+        simulate=options.simulate,
+        procfs=options.procfs,
+        sysfs=options.sysfs,
+        state_dir=options.state_dir,
+        journal={"auto": None, "on": True, "off": False}[options.journal],
+    )
 
 
 def _check_config(path: Path | None) -> int:
@@ -181,6 +197,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--path.sysfs", dest="sysfs", type=Path, default=Path("/sys"), metavar="DIR")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("reload", help="make the running daemon take its configuration again")
+    command = commands.add_parser(
+        "record", help="write what is seen to a file, for replay; see docs/recording.md"
+    )
+    command.add_argument("file", type=Path, metavar="FILE", help="not there yet; - is standard output")
+    command.add_argument(
+        "--anonymous", action="store_true", help="without names of users, programs and units"
+    )
     command = commands.add_parser("replay", help="what the engine says to a recording; see docs/recording.md")
     command.add_argument("file", type=Path, metavar="FILE")
     command.add_argument("--json", action="store_true", help="one JSON object an event")

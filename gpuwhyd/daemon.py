@@ -71,7 +71,7 @@ class Daemon:
         saved = self._store.load()
         self._engine = self._restored_engine(saved.get("engine"))
         self._store.register("engine", self._engine.saved)
-        self._sampler = self._build_sampler()
+        self._sampler = build_sampler(options, settings)
         self._recent = RecentHistory()
         history: History = self._recent
         self._journal: JournalOutput | None = None
@@ -89,6 +89,7 @@ class Daemon:
             reload=self.reload,
             refresh=self._sampler.refresh,
             health=self._health,
+            sources=self._sampler.sources,
             sample_interval_seconds=lambda: self._sampler.interval_seconds,
             on_sleep=self._sampler.on_sleep,
             follow_logind=options.bus == "system",
@@ -194,37 +195,6 @@ class Daemon:
                 log.warning("the saved state does not fit (%s); learning anew", error)
         return Engine(self._settings.engine, boot_id=boot_id)
 
-    def _build_sampler(self) -> Sampler:
-        if self._options.simulate is not None:
-            return self._build_simulation(self._options.simulate)
-        procfs = self._options.procfs
-        roots = Roots(sysfs=self._options.sysfs, procfs=procfs, fans=self._settings.fans)
-        return Sampler(
-            backends=enabled_backends(roots, self._settings.sampling.disabled_backends),
-            instead_of=FALLBACKS,
-            processes=ProcessTable(procfs),
-            clock=SystemClock(),
-            settings=self._settings.sampling,
-            processes_hidden=HidepidWatch(procfs),
-            suspended_seconds=suspended_seconds,
-            host=HostWatch(procfs, roots.sysfs, cpu_temperature=CpuTemperature(roots.sysfs).read),
-        )
-
-    def _build_simulation(self, name: str) -> Sampler:
-        # imported here, because what reads real cards has no use for it
-        from gpuwhyd.backends.simulated import SimulatedBackend, SimulatedProcesses  # noqa: PLC0415
-        from gpuwhyd.backends.simulated_clock import scenario_clock  # noqa: PLC0415
-        from gpuwhyd.backends.simulated_scenario import load_scenario  # noqa: PLC0415
-
-        scenario = load_scenario(name)
-        clock = scenario_clock(scenario)
-        return Sampler(
-            backends=(SimulatedBackend(scenario, clock.boottime_seconds),),
-            processes=SimulatedProcesses(scenario, clock.boottime_seconds),
-            clock=clock,
-            settings=self._settings.sampling,
-        )
-
     def _health(self) -> dict[str, object]:
         """What GetHealth and `gpuwhy doctor` tell of the daemon itself."""
         snapshot = self._report.snapshot if self._report else None
@@ -254,6 +224,39 @@ class Daemon:
         if self._options.simulate is not None:
             return None  # simulated time runs faster
         return max(0.0, time.time() - wall_usec / 1e6)
+
+
+def build_sampler(options: Options, settings: Settings) -> Sampler:
+    """What reads this machine's cards, or the simulated ones. Raises ConfigError for a wrong scenario."""
+    if options.simulate is not None:
+        return _build_simulation(options.simulate, settings)
+    roots = Roots(sysfs=options.sysfs, procfs=options.procfs, fans=settings.fans)
+    return Sampler(
+        backends=enabled_backends(roots, settings.sampling.disabled_backends),
+        instead_of=FALLBACKS,
+        processes=ProcessTable(roots.procfs),
+        clock=SystemClock(),
+        settings=settings.sampling,
+        processes_hidden=HidepidWatch(roots.procfs),
+        suspended_seconds=suspended_seconds,
+        host=HostWatch(roots.procfs, roots.sysfs, cpu_temperature=CpuTemperature(roots.sysfs).read),
+    )
+
+
+def _build_simulation(name: str, settings: Settings) -> Sampler:
+    # imported here, because what reads real cards has no use for it
+    from gpuwhyd.backends.simulated import SimulatedBackend, SimulatedProcesses  # noqa: PLC0415
+    from gpuwhyd.backends.simulated_clock import scenario_clock  # noqa: PLC0415
+    from gpuwhyd.backends.simulated_scenario import load_scenario  # noqa: PLC0415
+
+    scenario = load_scenario(name)
+    clock = scenario_clock(scenario)
+    return Sampler(
+        backends=(SimulatedBackend(scenario, clock.boottime_seconds),),
+        processes=SimulatedProcesses(scenario, clock.boottime_seconds),
+        clock=clock,
+        settings=settings.sampling,
+    )
 
 
 async def run(options: Options) -> None:

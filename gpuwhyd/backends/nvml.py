@@ -23,9 +23,11 @@ from gpuwhyd.backends.nvml_library import (
     CardLostError,
     CardRefusedError,
     NvmlLibrary,
+    describe,
     load_binding,
 )
 from gpuwhyd.backends.nvml_pci import driver_can_suspend, module_version, nvidia_addresses
+from gpuwhyd.backends.nvml_sources import CardRead, sources_of
 from gpuwhyd.backends.pci import PowerPaths, has_ever_slept, may_suspend, names_in, sleeps
 from gpuwhyd.errors import BackendError, BackendUnavailableError
 from gpuwhyd.model import BackendState, FieldSource, GpuReading, GpuState
@@ -78,6 +80,7 @@ class NvmlBackend:
         self._bus: list[str] | None = None
         self._slots: dict[str, _Slot] = {}
         self._shy_until = 0.0
+        self._last: tuple[CardRead, ...] = ()
 
     def probe(self) -> ProbeResult:
         try:
@@ -95,6 +98,15 @@ class NvmlBackend:
         return ProbeResult(answer=Probe.READY)
 
     def read(self) -> BackendReadings:
+        read = self._read()
+        shy = read.message if read.state is BackendState.READY else ""
+        self._last = tuple(
+            slot.card.left_behind(reading, slot.complaint or shy)
+            for slot, reading in zip(self._slots.values(), read.readings, strict=True)
+        )
+        return read
+
+    def _read(self) -> BackendReadings:
         now = self._monotonic()
         try:
             library = self._binding()
@@ -122,7 +134,10 @@ class NvmlBackend:
             self._shut_down(self._library)
 
     def sources(self) -> tuple[FieldSource, ...]:
-        return ()
+        library, last = self._library, self._last
+        if library is None:
+            return ()
+        return tuple(source for read in last for source in sources_of(read, partial(describe, library.nvml)))
 
     def _binding(self) -> NvmlLibrary:
         if self._library is None:

@@ -10,6 +10,7 @@ from gpuwhyd.backends.nvml_gauges import CardGauges
 from gpuwhyd.backends.nvml_library import CardRefusedError, NvmlLibrary, describe
 from gpuwhyd.backends.nvml_processes import ProcessReader
 from gpuwhyd.backends.nvml_questions import Questions, within
+from gpuwhyd.backends.nvml_sources import CardRead
 from gpuwhyd.backends.pci import gpu_id
 from gpuwhyd.model import GpuIdentity, GpuReading, GpuState
 
@@ -116,6 +117,12 @@ class NvmlCard:
     def unread(self, state: GpuState) -> GpuReading:
         """The card without a single reading: asleep, lost, let go, or not to be talked to."""
         return GpuReading(gpu=self.identity, backend=BACKEND_NAME, state=state)
+
+    def left_behind(self, reading: GpuReading, complaint: str) -> CardRead:
+        """For whoever asks later where that reading came from."""
+        if not complaint and reading.state is GpuState.UNKNOWN and self.handle is not None:
+            complaint = "NVML answers nothing but errors; see `nvidia-smi` and `dmesg | grep -i nvrm`"
+        return CardRead(reading, self._questions.refusals, self._questions.now, complaint)
 
     def read(self, *, now: float, wall_usec: int, own_pid: int) -> GpuReading:
         """To be called while attached. A card that answers nothing but errors is state `unknown`.

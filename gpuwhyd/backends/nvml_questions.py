@@ -1,7 +1,7 @@
 """Asking one card: what it declines is remembered and not asked again for a while, what goes wrong is told once."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from gpuwhyd.backends import nvml_library as codes
@@ -13,7 +13,7 @@ _Answer = TypeVar("_Answer")
 ASK_AGAIN_SECONDS = 600.0
 """A card may learn to answer (MIG switched off, driver options changed), but rarely; asking costs time each tick."""
 
-_DECLINED = frozenset(
+DECLINED = frozenset(
     {
         codes.INVALID_ARGUMENT,  # this card or driver does not know the sensor, field or threshold
         codes.NOT_SUPPORTED,
@@ -27,13 +27,25 @@ _CARD_LOST = frozenset({codes.GPU_IS_LOST, codes.RESET_REQUIRED, codes.GPU_NOT_F
 _SESSION_LOST = frozenset({codes.UNINITIALIZED, codes.DRIVER_NOT_LOADED, codes.VERSION_MISMATCH})
 
 
+Refusals = Mapping[str, tuple[float, int]]
+"""Question -> until when it is not asked again, and the NVML error; what failed, but was not declined, is asked again
+with the next tick. One that is over stays, so see `refusal`."""
+
+
+def refusal(refusals: Refusals, name: str, now: float) -> int | None:
+    """The NVML error that a question got when it was asked last; `None` when it got none, or was not asked."""
+    refused = refusals.get(name)
+    return refused[1] if refused is not None and now <= refused[0] else None
+
+
 class Questions:
     """What one card answers, fails and declines. `now` is set once a tick, in monotonic seconds."""
 
     def __init__(self, nvml: Any, label: str) -> None:
         self._nvml = nvml
         self._label = label
-        self._declined: dict[str, tuple[float, int]] = {}
+        self.refusals: Refusals = {}
+        """Replaced and never changed: another thread may look at it."""
         self._told: set[tuple[str, int]] = set()
         self.now = 0.0
         self.answers = 0
@@ -51,14 +63,14 @@ class Questions:
 
     def forget(self) -> None:
         """After a new initialisation the driver may be another one."""
-        self._declined.clear()
+        self.refusals = {}
 
     def ask(self, name: str, call: Callable[..., _Answer], *arguments: object) -> _Answer | None:
         """The answer, or None. Raises CardLostError and SessionLostError.
 
         `name` tells questions apart: a card may support one argument of a function and not another.
         """
-        if self._declined and self.is_declined(name):
+        if self.refusals and self.is_declined(name):
             return None
         try:
             answer = call(*arguments)
@@ -79,23 +91,20 @@ class Questions:
             raise SessionLostError(f"NVML: {describe(self._nvml, code)}")
 
     def is_declined(self, name: str) -> bool:
-        if name not in self._declined:
-            return False
-        if self.now < self._declined[name][0]:
-            return True
-        del self._declined[name]
-        return False
+        refused = self.refusals.get(name)
+        return refused is not None and self.now < refused[0]
 
     def is_forbidden(self, name: str) -> bool:
         """It is declined, and for want of permission: there may be something to tell."""
-        declined = self._declined.get(name)
-        return declined is not None and declined[1] == codes.NO_PERMISSION
+        return refusal(self.refusals, name, self.now) == codes.NO_PERMISSION
 
     def refused(self, name: str, code: int) -> None:
         """Takes note of an NVML error. Raises CardLostError and SessionLostError."""
         self.raise_if_lost(code)
-        if code in _DECLINED:
-            self._declined[name] = (self.now + ASK_AGAIN_SECONDS, code)
+        is_declined = code in DECLINED
+        until = self.now + ASK_AGAIN_SECONDS if is_declined else self.now
+        self.refusals = {**self.refusals, name: (until, code)}
+        if is_declined:
             self.answers += 1  # declining is an answer: the card is there
             return
         self.failures += 1

@@ -15,8 +15,9 @@ from typing import Protocol
 from gpuwhyd.backends.base import BackendReadings, Probe, ProbeResult
 from gpuwhyd.backends.grip import Grip
 from gpuwhyd.backends.pci import PowerPaths, bound_to, has_ever_slept, may_suspend, sleeps
+from gpuwhyd.backends.unread import unread_source
 from gpuwhyd.errors import BackendError
-from gpuwhyd.model import BackendState, FieldSource, GpuIdentity, GpuReading, GpuState, Lack
+from gpuwhyd.model import BackendState, FieldSource, GpuIdentity, GpuReading, GpuState
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class _Slot:
     logged_at: float = float("-inf")
     sources: tuple[FieldSource, ...] = ()
     """Of the card, as they were when `shown_sources` was made of them."""
-    sources_awake: bool = True
+    sources_unread: tuple[GpuState, str] | None = None
     shown_sources: tuple[FieldSource, ...] = ()
 
 
@@ -177,15 +178,16 @@ class SysfsBackend:
             _log.warning("GPU %s: %s", slot.card.identity.id, complaint)
 
     def _note_sources(self, readings: tuple[GpuReading, ...]) -> None:
-        """Made anew only when something has changed. What a card offers while awake, it lacks while it is let alone."""
+        """Made anew only when something has changed."""
         changed = False
         for slot, reading in zip(self._slots.values(), readings, strict=True):
-            sources, awake = slot.card.sources(), reading.state is GpuState.AWAKE or bool(slot.complaint)
-            if sources is slot.sources and awake is slot.sources_awake:
+            sources, unread = slot.card.sources(), (reading.state, slot.complaint)
+            if sources is slot.sources and unread == slot.sources_unread:
                 continue
             changed = True
-            slot.sources, slot.sources_awake = sources, awake
-            slot.shown_sources = sources if awake else tuple(_let_alone(source) for source in sources)
+            slot.sources, slot.sources_unread = sources, unread
+            awake = reading.state is GpuState.AWAKE
+            slot.shown_sources = sources if awake else (unread_source(reading, slot.complaint),)
         if changed or len(self._slots) != self._sources_of:
             self._sources_of = len(self._slots)
             self._sources = tuple(source for slot in self._slots.values() for source in slot.shown_sources)
@@ -198,8 +200,3 @@ class SysfsBackend:
     def _unread(self, slot: _Slot, state: GpuState) -> GpuReading:
         can_suspend = None if state is GpuState.ASLEEP else slot.can_suspend
         return GpuReading(gpu=slot.card.identity, backend=self.name, state=state, can_suspend=can_suspend)
-
-
-def _let_alone(source: FieldSource) -> FieldSource:
-    readable = source.lack in {None, Lack.UNREADABLE}
-    return replace(source, lack=Lack.ASLEEP, advice="") if readable else source

@@ -1,7 +1,7 @@
 """Questions to the daemon over D-Bus. Answers are plain dicts under the model's field names; faults are one clear line."""
 
-from collections.abc import Callable
-from typing import Self, cast
+from collections.abc import Awaitable, Callable
+from typing import Self, TypeVar, cast
 
 from gpuwhyd.bus.codec import ObjectPath
 from gpuwhyd.bus.connection import BusConnection, SignalMatch
@@ -11,6 +11,8 @@ from gpuwhyd.errors import BusError, GpuwhydError
 BUS_NAME = "org.gpuwhyd1"
 ROOT_PATH = "/org/gpuwhyd1"
 MANAGER = "org.gpuwhyd1.Manager"
+
+_Answer = TypeVar("_Answer")
 
 Plain = dict[str, object]
 """One `a{sv}` as plain Python; a key that is not there is a quantity that is not known."""
@@ -30,6 +32,18 @@ class NotRunningError(AskError):
 
 class BusLostError(AskError):
     """The bus itself is away or cannot be reached."""
+
+
+async def if_told(question: Awaitable[_Answer]) -> _Answer | None:
+    """The answer; `None` where this daemon, perhaps an older one, does not know it. Raises NotRunningError and
+    BusLostError.
+    """
+    try:
+        return await question
+    except (NotRunningError, BusLostError):
+        raise
+    except AskError:
+        return None
 
 
 class Daemon:
@@ -64,6 +78,9 @@ class Daemon:
 
     async def metrics(self) -> list[Plain]:
         return await self._tables("GetMetrics")
+
+    async def sources(self, gpu_path: str) -> list[Plain]:
+        return await self._tables("GetSources", "o", (gpu_path,))
 
     async def processes(self, gpu_path: str) -> list[Plain]:
         return await self._tables("GetProcesses", "o", (gpu_path,))

@@ -14,12 +14,19 @@ from typing import NoReturn, cast
 from gpuwhyd import __version__
 from gpuwhyd.client import doctor, history, past_spike, screen, status, top, why
 from gpuwhyd.client.answer import Answer, Options
-from gpuwhyd.client.ask import AskError, Daemon
+from gpuwhyd.client.ask import AskError, BusLostError, Daemon
 from gpuwhyd.client.since import EXAMPLES, since_usec
 from gpuwhyd.client.terminal import printable, terminal_of
 
 DONE, FAN_IS_UP, ERROR, NOT_RUNNING, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes; the one for not running is `NotRunningError.exit_code`, 130 is the shell's for SIGINT."""
+
+
+async def _report(daemon: Daemon, options: Options) -> Answer:
+    from gpuwhyd.client import report  # noqa: PLC0415 - the others have no use for it
+
+    return await report.answer(daemon, options)
+
 
 _COMMANDS: dict[str, Callable[[Daemon, Options], Awaitable[Answer]]] = {
     "why": why.answer,
@@ -28,8 +35,9 @@ _COMMANDS: dict[str, Callable[[Daemon, Options], Awaitable[Answer]]] = {
     "top": top.answer,
     "history": history.answer,
     "doctor": doctor.answer,
+    "report": _report,
 }
-_WORDS = ("status", "top", "watch", "history", "doctor")
+_WORDS = ("status", "top", "watch", "history", "doctor", "report")
 _SPIKE_ID = re.compile(r"(?:.+-)?\d{10,20}")
 """GPU id and wall-clock microseconds; a narrow `gpuwhy history` shows these alone."""
 _BELONGS_TO = {
@@ -53,7 +61,8 @@ Why is my GPU fan running? Asks the daemon gpuwhyd and shows its answer.
   gpuwhy top          who heats each GPU, the hottest first
   gpuwhy watch        a line for each thing that happens, as it happens
   gpuwhy history      past spikes and alerts, newest last
-  gpuwhy doctor       whether gpuwhyd can do its work here, and what to do if not
+  gpuwhy doctor       whether gpuwhyd can do its work here, where it reads what, and what to do where it cannot
+  gpuwhy report       the same for a bug report, without names of anybody
 """
 _EPILOG = """\
 Exit code: 0 done, 2 error, 3 gpuwhyd is not running; with --exit-code also 1 when a fan is up.
@@ -109,7 +118,15 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 async def _answer(options: Options) -> Answer:
-    async with await Daemon.reach(options.bus) as daemon:
+    try:
+        reached = await Daemon.reach(options.bus)
+    except BusLostError as error:
+        if options.command != "report":
+            raise
+        from gpuwhyd.client import report  # noqa: PLC0415 - the others have no use for it
+
+        return report.answer_of(report.Answers(trouble=str(error)), options)
+    async with reached as daemon:
         return await _COMMANDS[options.command](daemon, options)
 
 

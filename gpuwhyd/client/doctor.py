@@ -1,11 +1,13 @@
 """`gpuwhy doctor`: whether gpuwhyd can do its work here, and what to do where it cannot."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import cast
 
 from gpuwhyd import __version__
 from gpuwhyd.client.answer import Answer, Options
-from gpuwhyd.client.ask import Daemon, Plain
+from gpuwhyd.client.ask import Daemon, Plain, if_told
+from gpuwhyd.client.gpu_sources import gpu_lines
 from gpuwhyd.client.gpus import chosen_gpus, gpus_of
 from gpuwhyd.client.quantities import UNKNOWN, number, size, span
 from gpuwhyd.client.terminal import Terminal, printable, wrap, wrap_below
@@ -24,21 +26,50 @@ async def answer(daemon: Daemon, options: Options) -> Answer:
     if options.gpu is not None:
         wanted = chosen_gpus(summary, options.gpu)[0]["gpu"]
         metrics = [one for one in metrics if one.get("gpu") == wanted]
-    problems = problems_of(health, [json_form.metrics(one) for one in metrics])
+    gpus = await asyncio.gather(*(_gpu(daemon, one) for one in metrics))
+    problems = problems_of(health, gpus)
     if options.as_json:
         document = {
             "client_version": __version__,
             "bus": options.bus,
             "problems": problems,
             "health": json_form.health(health),
-            "gpus": [json_form.metrics(one) for one in metrics],
+            "gpus": gpus,
         }
         return Answer(document=document, healthy=not problems)
     numbers = {gpu.get("gpu"): cast("int", gpu["number"]) for gpu in gpus_of(summary)}
-    gpus = [json_form.metrics(one) | {"number": numbers.get(one.get("gpu"))} for one in metrics]
+    numbered = [gpu | {"number": numbers.get(gpu.get("gpu"))} for gpu in gpus]
     return Answer(
-        lines=tuple(doctor_lines(health, gpus, options.bus, options.terminal)), healthy=not problems
+        lines=tuple(doctor_lines(health, numbered, options.bus, options.terminal)), healthy=not problems
     )
+
+
+async def _gpu(daemon: Daemon, metrics: Plain) -> Plain:
+    path = metrics.get("gpu")
+    if path is None:
+        return gpu_form(metrics, None, None)
+    sources, explanation = await asyncio.gather(
+        if_told(daemon.sources(str(path))), if_told(daemon.explain(str(path)))
+    )
+    return gpu_form(metrics, sources, explanation)
+
+
+def gpu_form(metrics: Plain, sources: Sequence[Plain] | None, explanation: Plain | None) -> Plain:
+    """All that doctor tells of a GPU: its readings and what is `missing` of them, `sources` (`None`: the daemon does
+    not tell them), the names of what only watches it and keeps it awake or busy, and whether gpuwhyd lets it alone.
+    """
+    from gpuwhyd.client import json_form  # noqa: PLC0415 - as above
+
+    evidence = cast("Sequence[Plain]", (explanation or {}).get("evidence") or ())
+    return json_form.metrics(metrics) | {
+        "sources": None if sources is None else [json_form.source(one) for one in sources],
+        "kept_awake_by": [
+            *(one.get("value") for one in evidence if one.get("quantity") == "kept_awake_by"),
+            *("gpuwhyd" for one in evidence if one.get("quantity") == "kept_awake_by_gpuwhyd"),
+        ],
+        "kept_busy_by": [one.get("value") for one in evidence if one.get("quantity") == "kept_busy_by"],
+        "let_alone": any(one.get("quantity") == "let_go" for one in evidence),
+    }
 
 
 def problems_of(health: Plain, gpus: Sequence[Plain]) -> list[str]:
@@ -57,8 +88,8 @@ def problems_of(health: Plain, gpus: Sequence[Plain]) -> list[str]:
             f"{backend.get('name')}: {backend['message']}" for backend in backends if backend.get("message")
         ]
         found.append(
-            "No way to read a GPU works here; so far gpuwhyd reads NVIDIA cards, with NVIDIA's driver, only. "
-            + ("; ".join(hints) or "Is a driver installed?")
+            "No way to read a GPU works here. gpuwhyd reads NVIDIA, AMD and Intel cards through their drivers, and "
+            "fans that the GPU shares with the machine. " + ("; ".join(hints) or "Is a driver installed?")
         )
     elif not gpus:
         found.append(
@@ -68,7 +99,7 @@ def problems_of(health: Plain, gpus: Sequence[Plain]) -> list[str]:
         if gpu.get("state") == "lost":
             name = cast("Plain", gpu.get("identity") or {}).get("name") or gpu.get("gpu")
             found.append(
-                f"{name} is lost: it fell off the bus or needs a reset. See: journalctl -k -g 'NVRM|Xid'"
+                f"{name} is lost: it fell off the bus or needs a reset. See: journalctl -k -g 'NVRM|Xid|amdgpu|i915|xe'"
             )
     age, interval = (
         number(health.get("last_sample_seconds_ago")),
@@ -96,7 +127,7 @@ def problems_of(health: Plain, gpus: Sequence[Plain]) -> list[str]:
 
 
 def doctor_lines(health: Plain, gpus: Sequence[Plain], bus: str, terminal: Terminal) -> list[str]:
-    """`gpus` as json_form.metrics gives them."""
+    """`gpus` as `gpu_form` gives them, each with its `number`."""
     problems = cast("list[str]", printable(problems_of(health, gpus)))
     health, gpus = cast("tuple[Plain, list[Plain]]", printable((health, gpus)))
     lines: list[str] = []
@@ -124,8 +155,6 @@ def doctor_lines(health: Plain, gpus: Sequence[Plain], bus: str, terminal: Termi
         state, message = str(backend.get("state") or "unknown"), str(backend.get("message") or "")
         text = f"{backend.get('name')}: {state}" + (f". {message}" if message else "")
         tell("" if place else "Backends", text)
-    for place, gpu in enumerate(gpus):
-        tell("" if place else "GPUs", _gpu_words(gpu))
     journal = cast("Plain", health.get("journal") or {})
     counts = f"{journal.get('queued', 0)} events waiting, {journal.get('dropped', 0)} lost"
     tell("Journal", f"{journal.get('state', UNKNOWN)}, {counts}")
@@ -140,19 +169,9 @@ def doctor_lines(health: Plain, gpus: Sequence[Plain], bus: str, terminal: Termi
     tell("Built on", f"Python {health.get('python', UNKNOWN)}, {health.get('bus_library', UNKNOWN)}")
     if health.get("processes_hidden"):
         tell("Notes", "/proc is mounted with hidepid: only root is told the names of other users' programs")
+    for gpu in gpus:
+        lines += ["", *gpu_lines(gpu, terminal)]
     return lines
-
-
-def _gpu_words(gpu: Plain) -> str:
-    identity = cast("Plain", gpu.get("identity") or {})
-    place = "" if gpu.get("number") is None else f"{gpu['number']} "
-    known = [str(identity[key]) for key in ("id", "driver") if identity.get(key)]
-    head = f"{place}{identity.get('name') or gpu.get('gpu')} ({', '.join([*known, str(gpu.get('state'))])})"
-    if gpu.get("state") == "asleep":
-        return f"{head}. It is not woken to be read."
-    no_loss = {"fan_percent", "fan_rpm"} if gpu.get("fan_mode") == "none" else set()
-    missing = [name for name in cast("Sequence[str]", gpu.get("missing") or ()) if name not in no_loss]
-    return f"{head}. " + (f"Does not offer {', '.join(missing)}." if missing else "Offers every reading.")
 
 
 def _bus_words(bus: str) -> str:

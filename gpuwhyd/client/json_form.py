@@ -87,7 +87,8 @@ _EVENT = (
     "explanation",
     "spike",
 )
-"""The keys of GetSummary, GetProcesses, GetEvents and GetHealth: `dbus/org.gpuwhyd1.Manager.xml`."""
+_SOURCE = ("backend", "quantity", "source", "lack", "advice", "used")
+"""The keys of GetSummary, GetProcesses, GetEvents, GetSources and GetHealth: `dbus/org.gpuwhyd1.Manager.xml`."""
 
 
 class SummaryDocument(TypedDict):
@@ -124,6 +125,10 @@ def summary(plain: Plain, gpus: Sequence[Plain]) -> SummaryDocument:
 
 def process(plain: Plain) -> Plain:
     return _whole(_PROCESS, plain)
+
+
+def source(plain: Plain) -> Plain:
+    return _whole(_SOURCE, plain)
 
 
 def event(plain: Plain) -> Plain:

@@ -37,6 +37,7 @@ _FORMS: Mapping[str, Callable[[object], bool]] = {
     **dict.fromkeys(
         ("cause", "ended_by", "event", "fan_mode", "gpu_id", "id", "name", "quantity"), _is_single
     ),
+    **dict.fromkeys(("advice", "backend", "lack", "source"), _is_single),
     **dict.fromkeys(("rule", "severity", "spike_id", "state", "trend", "unit", "wall_usec"), _is_single),
     "gpu": _is_path,
 }

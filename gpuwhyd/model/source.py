@@ -21,7 +21,7 @@ class FieldSource:
     gpu_id: str
     backend: str
     quantity: str
-    """A field's name of GpuReading, or `fan_percent` and `fan_rpm`."""
+    """A field's name of GpuReading, or `fan_percent` and `fan_rpm`; empty: all of them, of a card that is not read."""
     source: str
     """The file below the card's sysfs directory, or the function of the driver's library."""
     lack: Lack | None = None

@@ -3,11 +3,12 @@
 from collections.abc import Awaitable, Callable
 
 from gpuwhyd.bus.messages import MethodCall
-from gpuwhyd.model import Report
+from gpuwhyd.model import FieldSource, Report
 from gpuwhyd.outputs import dbus_views as views
 from gpuwhyd.outputs.dbus_contract import gpu_path, own_error
 from gpuwhyd.outputs.dbus_dispatch import Answer, Body
 from gpuwhyd.outputs.dbus_privacy import ANYONE, Viewer
+from gpuwhyd.outputs.dbus_sources import sources_view
 
 Methods = dict[str, Callable[[MethodCall], Answer]]
 
@@ -21,11 +22,13 @@ class ManagerViews:
         current: Callable[[], Report | None],
         viewer: Callable[[str], Awaitable[Viewer]],
         health: Callable[[], dict[str, object]],
+        sources: Callable[[], tuple[FieldSource, ...]],
         sample_interval_seconds: Callable[[], float],
     ) -> None:
         self._current = current
         self._viewer = viewer
         self._health = health
+        self._sources = sources
         self._sample_interval_seconds = sample_interval_seconds
 
     def methods(self) -> Methods:
@@ -33,6 +36,7 @@ class ManagerViews:
             "Explain": self._explain,
             "GetSummary": self._get_summary,
             "GetMetrics": self._get_metrics,
+            "GetSources": self._get_sources,
             "GetProcesses": self._get_processes,
             "GetHealth": self._get_health,
         }
@@ -52,6 +56,10 @@ class ManagerViews:
 
     def _get_metrics(self, _call: MethodCall) -> Answer:
         return (views.metrics(self._current()),)
+
+    def _get_sources(self, call: MethodCall) -> Answer:
+        report, gpu_id = known_gpu(self._current(), call.body[0])
+        return (sources_view(views.readings_by_id(report)[gpu_id], self._sources()),)
 
     def _get_processes(self, call: MethodCall) -> Answer:
         report, gpu_id = known_gpu(self._current(), call.body[0])

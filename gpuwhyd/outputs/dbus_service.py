@@ -14,7 +14,7 @@ from typing import Any
 from gpuwhyd.bus.connection import BusConnection
 from gpuwhyd.bus.messages import MethodCall, SignalMatch
 from gpuwhyd.errors import BusError
-from gpuwhyd.model import Report
+from gpuwhyd.model import FieldSource, Report
 from gpuwhyd.outputs import dbus_views as views
 from gpuwhyd.outputs.dbus_announce import Announcer
 from gpuwhyd.outputs.dbus_authorization import require_reload_permission
@@ -44,9 +44,9 @@ _LOGIND = "org.freedesktop.login1"
 class BusService:
     """An Output. `run` is to be a task of its own; `serving` is set while the name is ours.
 
-    `reload` and `refresh` do their work and return when it is done, `health` gives what GetHealth answers,
-    `sample_interval_seconds` the present interval, asked for with every report; `on_sleep` is told True before the
-    machine sleeps and False after (only with `follow_logind`: on the system bus).
+    `reload` and `refresh` do their work and return when it is done, `health` gives what GetHealth answers, `sources` where
+    the readings of all GPUs come from, `sample_interval_seconds` the present interval, asked for with every report;
+    `on_sleep` is told True before the machine sleeps and False after (only with `follow_logind`: on the system bus).
     `clock` gives seconds; how often is announced goes by it.
     """
 
@@ -58,6 +58,7 @@ class BusService:
         reload: Callable[[], Awaitable[None]],
         refresh: Callable[[], Awaitable[None]],
         health: Callable[[], dict[str, object]],
+        sources: Callable[[], tuple[FieldSource, ...]],
         sample_interval_seconds: Callable[[], float],
         on_sleep: Callable[[bool], None] = lambda _going_to_sleep: None,
         follow_logind: bool = False,
@@ -79,6 +80,7 @@ class BusService:
             current=self._current,
             viewer=self._viewer,
             health=health,
+            sources=sources,
             sample_interval_seconds=sample_interval_seconds,
         )
         self._events = EventsReader(history=history, current=self._current, viewer=self._viewer)

@@ -19,7 +19,7 @@ from gpuwhyd.outputs.dbus_privacy import (
 Plain = dict[str, object]
 Topic = tuple[object, ...]
 
-API_FEATURES = ("explain", "processes", "metrics", "events", "alerts", "refresh", "reload")
+API_FEATURES = ("explain", "processes", "metrics", "sources", "events", "alerts", "refresh", "reload")
 STARTING = "gpuwhyd is starting: no sample has been taken yet."
 
 

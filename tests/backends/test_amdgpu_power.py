@@ -65,13 +65,14 @@ def test_doctor_knows_of_a_card_that_was_never_awake_and_does_not_wake_it(rig):
     assert rig.sources()["power_watts"].lack is None
 
 
-def test_what_a_sleeping_card_offers_when_awake_is_asleep_and_what_it_never_has_is_not(rig):
+def test_of_a_sleeping_card_it_is_told_once_that_it_sleeps(rig):
     rig.tick()
-    rig.card.set_status("suspended")
-    rig.tick()
-    assert rig.sources()["power_watts"].lack is Lack.ASLEEP
     assert rig.sources()["power_watts"].source == "hwmon/hwmon3/power1_average"
     assert rig.sources()["energy_joules"].lack is Lack.NO_SENSOR
+    rig.card.set_status("suspended")
+    rig.tick()
+    [told] = rig.backend.sources()
+    assert (told.quantity, told.lack) == ("", Lack.ASLEEP)
 
 
 def test_the_sources_are_made_anew_only_when_they_change(rig):

@@ -102,6 +102,7 @@ def test_a_driver_that_wakes_the_sleeping_card_all_the_same_is_left_alone(rig, m
     read = rig.read()
     assert states(read) == [GpuState.UNKNOWN, GpuState.ASLEEP]
     assert "would wake" in read.message
+    assert "would wake" in rig.backend.sources()[0].advice
     assert all(card.attached == 0 for card in rig.driver.cards)
     rig.sysfs.set_status(SECOND, "suspended")
     calls = rig.driver.calls()

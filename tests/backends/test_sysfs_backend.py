@@ -290,7 +290,8 @@ def test_one_of_two_that_fails_is_unknown_and_the_health_says_why(bus):
     assert [reading.state for reading in answer.readings] == [GpuState.AWAKE, GpuState.UNKNOWN]
     assert (answer.state, answer.message) == (BackendState.READY, "no answer")
     assert answer.readings[1].temperature_celsius is None
-    assert bus.backend.sources()[1].lack is None  # as of its last read
+    told = bus.backend.sources()[1]
+    assert (told.lack, told.advice) == (Lack.UNREADABLE, "no answer")
 
 
 def test_a_card_that_falls_asleep_while_it_is_read_is_asleep_and_no_failure(bus, caplog):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from gpuwhyd.model import Report
+from gpuwhyd.model import FieldSource, Report
 from gpuwhyd.outputs.dbus_service import BusService
 from gpuwhyd.outputs.history import RecentHistory
 from tests.client.reports import health
@@ -26,6 +26,7 @@ class Daemon:
     address: str
     history: RecentHistory = field(default_factory=RecentHistory)
     health: dict[str, object] = field(default_factory=health)
+    sources: tuple[FieldSource, ...] = ()
 
     def publish(self, report: Report) -> None:
         asyncio.run_coroutine_threadsafe(self._publish(report), self._loop).result(DEADLINE_SECONDS)
@@ -53,6 +54,7 @@ class Daemon:
             reload=_nothing,
             refresh=_nothing,
             health=lambda: self.health,
+            sources=lambda: self.sources,
             sample_interval_seconds=lambda: 2.0,
         )
         if report is not None:

@@ -14,11 +14,13 @@ from gpuwhyd.model import (
     Explanation,
     FanMode,
     FanReading,
+    FieldSource,
     GpuIdentity,
     GpuProcess,
     GpuReading,
     GpuState,
     GpuUse,
+    Lack,
     Outlook,
     ProcessIdentity,
     Program,
@@ -125,6 +127,34 @@ def reading() -> GpuReading:
         memory_used_bytes=int(6.1 * 2**30),
         memory_total_bytes=8 << 30,
         throttle_reasons=(),
+    )
+
+
+def sources() -> tuple[FieldSource, ...]:
+    """Of the first card: most of it is read, its driver is too old for one, and it lacks another."""
+    read = {
+        "fan_percent": "nvmlDeviceGetFanSpeed_v2",
+        "temperature_celsius": "nvmlDeviceGetTemperature",
+        "power_watts": "NVML_FI_DEV_POWER_INSTANT",
+        "utilization_percent": "nvmlDeviceGetUtilizationRates",
+    }
+    return (
+        *(FieldSource(gpu_id=GPU.id, backend="nvml", quantity=name, source=read[name]) for name in read),
+        FieldSource(
+            gpu_id=GPU.id,
+            backend="nvml",
+            quantity="temperature_limit_celsius",
+            source="nvmlDeviceGetMarginTemperature",
+            lack=Lack.OLD_DRIVER,
+            advice="NVIDIA driver 570 or newer has it",
+        ),
+        FieldSource(
+            gpu_id=GPU.id,
+            backend="nvml",
+            quantity="memory_temperature_celsius",
+            source="NVML_FI_DEV_MEMORY_TEMP",
+            lack=Lack.NO_SENSOR,
+        ),
     )
 
 

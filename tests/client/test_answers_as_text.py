@@ -70,6 +70,13 @@ def every_text(terminal, *, name="ollama.service", sentence=reports.SENTENCE):
     remembered[0]["explanation"] = reports.plain(loud)
     card = metrics(metrics_view(report)[0])
     card["identity"] = card["identity"] | {"name": name}
+    lacking = {"quantity": "hotspot_celsius", "source": name, "lack": "unreadable", "advice": sentence}
+    card["sources"] = [
+        {"backend": name, **lacking, "used": False},
+        {"backend": name, "quantity": "fan_rpm", "source": name, "lack": None, "used": True},
+        {"backend": name, "quantity": None, "source": name, "lack": sentence, "used": False},
+    ]
+    card["kept_awake_by"] = [name]
     return {
         "why": explanation_lines(reports.plain(loud), terminal, NOW),
         "status": status_lines([first], terminal),
@@ -288,7 +295,7 @@ def test_doctor_finds_nothing_when_all_is_well():
     assert lines[0] == "Nothing is wrong."
     text = "\n".join(lines)
     assert "nvml: ready" in text
-    assert "Does not offer hotspot_celsius," in text
+    assert re.search("Missing +hotspot_celsius, .*: not offered by the card", text)
     assert "29.0 MiB of memory, 12 s of CPU time, 3 threads" in text
 
 
@@ -300,7 +307,7 @@ def test_doctor_finds_nothing_when_all_is_well():
             "nvml fails: driver lost",
         ),
         ({"backends": [{"name": "nvml", "state": "waiting", "message": "load it"}]}, "nvml: load it"),
-        ({"backends": []}, "No way to read a GPU works"),
+        ({"backends": []}, "No way to read a GPU works here. gpuwhyd reads NVIDIA, AMD and Intel cards"),
         ({"last_sample_seconds_ago": 95.0}, "No sample for 1 min 35 s"),
         ({"journal": {"state": "waiting", "queued": 4, "dropped": 0}}, "takes no events, 4 wait"),
         ({"journal": {"state": "ready", "queued": 0, "dropped": 2}}, "2 events were lost"),

@@ -18,6 +18,7 @@ from tests.client.reports import SPIKE_ID
         (["history", "--since", "-2h"], "history"),
         (["--since=-2h", "history", "--all"], "history"),
         (["doctor"], "doctor"),
+        (["report", "--json"], "report"),
         ([SPIKE_ID], "spike"),
         (["chassis_dell-1764000000000000", "--json"], "spike"),
     ],
@@ -29,7 +30,7 @@ def test_the_first_word_is_a_command_or_a_spike(arguments, command):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["fan"], "Commands: status, top, watch, history, doctor"),
+        (["fan"], "Commands: status, top, watch, history, doctor, report"),
         (["pci_0000_01_00_0"], "gpuwhy --gpu pci_0000_01_00_0"),
         (["status", "top"], "nrecognized arguments: top"),
         (["--colour"], "--colour"),
@@ -40,6 +41,7 @@ def test_the_first_word_is_a_command_or_a_spike(arguments, command):
         (["history", "--limit", "many"], "from 1 to 1000"),
         (["doctor", "--exit-code"], "--exit-code belongs to gpuwhy and gpuwhy status and gpuwhy top"),
         (["history", "--since", "--json"], "--since: expected one argument"),
+        (["report", "--gpu", "0"], "--gpu belongs to"),
         (["status", "--all"], "--all belongs to gpuwhy history"),
         (["status", "--once"], "--once belongs to gpuwhy top"),
         (["status", "--format", "waybar"], "--format belongs to gpuwhy watch"),

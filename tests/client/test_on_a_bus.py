@@ -83,6 +83,44 @@ def test_top_and_history_and_doctor_give_their_facts_as_json(loud):
     assert "hotspot_celsius" in doctor["gpus"][0]["missing"]
 
 
+def test_doctor_tells_of_each_card_where_it_is_read_and_why_something_is_missing(bus):
+    with serving(bus.address, reports.loud_report(), sources=reports.sources()):
+        text = gpuwhy(bus.address, "doctor").stdout
+        document = json.loads(gpuwhy(bus.address, "doctor", "--json", "--gpu", "0").stdout)
+    assert "\nGPU 0 NVIDIA GeForce RTX 3070 (pci_0000_01_00_0, nvidia 550.54.14, awake)\n" in text
+    assert "\nGPU 1 NVIDIA A40 (pci_0000_41_00_0, awake)\n" in text
+    assert "  Power       NVML_FI_DEV_POWER_INSTANT\n" in text
+    assert "  Missing     temperature_limit_celsius: the driver is too old" in text
+    (gpu,) = document["gpus"]
+    old_driver = next(one for one in gpu["sources"] if one["lack"] == "old-driver")
+    assert old_driver == {
+        "backend": "nvml",
+        "quantity": "temperature_limit_celsius",
+        "source": "nvmlDeviceGetMarginTemperature",
+        "lack": "old-driver",
+        "advice": "NVIDIA driver 570 or newer has it",
+        "used": False,
+    }
+    assert gpu["sources"][0]["lack"] is None
+    assert (gpu["kept_awake_by"], gpu["kept_busy_by"], gpu["let_alone"]) == ([], [], False)
+
+
+def test_doctor_lists_every_backend_with_its_message_where_no_gpu_is_found(bus):
+    backends = [
+        {"name": "nvml", "state": "waiting", "message": "no NVIDIA card on the PCI bus"},
+        {"name": "amdgpu", "state": "waiting", "message": "no card has the kernel driver amdgpu"},
+        {"name": "amdsmi", "state": "absent", "message": "the Python package amdsmi is missing"},
+    ]
+    with serving(bus.address, reports.empty_report(), health=reports.health(backends=backends)):
+        lines = gpuwhy(bus.address, "doctor").stdout.splitlines()
+    begin = next(i for i, line in enumerate(lines) if line.startswith("Backends"))
+    assert [line[13:] for line in lines[begin : begin + 3]] == [
+        "nvml: waiting. no NVIDIA card on the PCI bus",
+        "amdgpu: waiting. no card has the kernel driver amdgpu",
+        "amdsmi: absent. the Python package amdsmi is missing",
+    ]
+
+
 def test_one_gpu_is_chosen_by_id_address_or_number(loud):
     for name in ("pci_0000_41_00_0", "0000:41:00.0", "41:00.0", "1"):
         assert gpuwhy(loud.address, "--gpu", name).stdout == reports.QUIET_SENTENCE + "\n"

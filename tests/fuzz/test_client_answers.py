@@ -25,6 +25,7 @@ from gpuwhyd.client.watch import event_lines
 from gpuwhyd.client.waybar import waybar_form
 from gpuwhyd.model import as_plain
 from gpuwhyd.outputs.dbus_privacy import Viewer
+from gpuwhyd.outputs.dbus_sources import sources_view
 from gpuwhyd.outputs.dbus_views import (
     alert_signal,
     explanation_view,
@@ -49,6 +50,7 @@ ANSWERS = json.loads(
                 "Explain": explanation_view(REPORT, REPORT.explanations[reports.GPU.id], ROOT),
                 "GetProcesses": processes(REPORT, reports.GPU.id, ROOT),
                 "GetMetrics": metrics(REPORT),
+                "GetSources": sources_view(reports.reading(), reports.sources()),
                 "GetHealth": reports.health(),
                 "GetEvents": [record(event) for event in REPORT.events],
             }
@@ -137,10 +139,11 @@ OTHER_FORMS = ("\x1b[2J\u202e\ud800", 5, [5], {"a": 5}, float("nan"))
 
 SHOWN_BY = {
     "GetSummary": ("why", "status", "top"),
-    "Explain": ("why", "top"),
-    "GetProcesses": ("top",),
-    "GetMetrics": ("doctor",),
-    "GetHealth": ("doctor",),
+    "Explain": ("why", "top", "doctor", "report"),
+    "GetProcesses": ("top", "report"),
+    "GetMetrics": ("doctor", "report"),
+    "GetSources": ("doctor", "report"),
+    "GetHealth": ("doctor", "report"),
     "GetEvents": ("history", "spike"),
 }
 
@@ -266,7 +269,7 @@ def test_a_point_in_time_that_is_shown_can_be_asked_for(seconds: float) -> None:
     assert abs(since_usec(shown, now) / 1e6 - seconds) <= 1
 
 
-WORDS = ["status", "top", "watch", "history", "doctor", reports.SPIKE_ID, "1764000000000000", "--json", "--gpu", "0", "--since", "2h", "--limit", "5", "--exit-code", "--once", "--format", "waybar", "--bus", "system", "--color", "never", "--", "-1"]  # fmt: skip
+WORDS = ["status", "top", "watch", "history", "doctor", "report", reports.SPIKE_ID, "1764000000000000", "--json", "--gpu", "0", "--since", "2h", "--limit", "5", "--exit-code", "--once", "--format", "waybar", "--bus", "system", "--color", "never", "--", "-1"]  # fmt: skip
 
 
 @examples(240)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gpuwhyd.bus.connection import BusConnection, SignalMatch
 from gpuwhyd.errors import HistoryError
-from gpuwhyd.model import Report
+from gpuwhyd.model import FieldSource, Report
 from gpuwhyd.outputs.dbus_contract import BUS_NAME, GPU, MANAGER, OBJECT_MANAGER, PROPERTIES, ROOT_PATH
 from gpuwhyd.outputs.dbus_service import BusService
 from gpuwhyd.outputs.history import RecentHistory
@@ -42,6 +42,7 @@ class Daemon:
     refresh_gate: asyncio.Event = field(default_factory=asyncio.Event)
     history: RecentHistory = field(default_factory=RecentHistory)
     now_seconds: float = 0.0
+    sources: tuple[FieldSource, ...] = ()
     service: BusService | None = None
 
     async def publish(self, report: Report) -> None:
@@ -101,6 +102,7 @@ async def serving(
         reload=daemon.reload,
         refresh=daemon.refresh,
         health=daemon.health,
+        sources=lambda: daemon.sources,
         sample_interval_seconds=lambda: 2.0,
         on_sleep=daemon.sleeps.append,
         follow_logind=follow_logind,

@@ -8,12 +8,23 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from gpuwhyd.bus.codec import dict_body
-from gpuwhyd.model import BackendState, Cause, EventKind, FanMode, GpuState, ProgramKind, Severity
+from gpuwhyd.model import (
+    BackendState,
+    Cause,
+    EventKind,
+    FanMode,
+    FieldSource,
+    GpuState,
+    Lack,
+    ProgramKind,
+    Severity,
+)
 from gpuwhyd.outputs import dbus_views as views
 from gpuwhyd.outputs.dbus_authorization import RELOAD_ACTION
 from gpuwhyd.outputs.dbus_contract import BUS_NAME, GPU, MANAGER, OBJECT_MANAGER, ROOT_PATH, interfaces
 from gpuwhyd.outputs.dbus_events import MOST_EVENTS, USUAL_EVENTS
 from gpuwhyd.outputs.dbus_privacy import ANYONE, Viewer, redacted_event
+from gpuwhyd.outputs.dbus_sources import sources_view
 from gpuwhyd.outputs.journal_entries import record
 from tests.bus.buses import private_bus
 from tests.outputs.dbus_reports import CARD_PATH, alert_event, report, spike_event
@@ -149,7 +160,11 @@ def test_every_key_that_is_sent_is_documented_with_its_type():
     shown = report()
     (answer,) = shown.explanations.values()
     (metrics,) = views.metrics(shown)
+    source = FieldSource(
+        gpu_id=answer.gpu_id, backend="nvml", quantity="fan_rpm", source="f", lack=Lack.ASLEEP, advice="a"
+    )
     sent = [
+        (sources_view(shown.snapshot.readings[0], [source])[0], documented_keys("GetSources")),
         (views.explanation_view(shown, answer, ANYONE), documented_keys("Explain")),
         (views.summary(shown, 2.0, ANYONE), documented_keys("GetSummary") | {"nvml": "s"}),
         (metrics, documented_keys("GetMetrics")),
@@ -176,6 +191,7 @@ def test_every_value_of_every_enum_is_documented():
         BackendState: (manager,),
         FanMode: (manager, gpu),
         GpuState: (manager, gpu),
+        Lack: (manager,),
         ProgramKind: (manager,),
         Severity: (manager,),
     }.items():

@@ -87,12 +87,10 @@ class Engine:
                 card, new = self._meet(reading.gpu)
                 if new:
                     events.append(
-                        _gpu_event(EventKind.GPU_ADDED, snapshot, reading.gpu, f"{card.label}: found.")
+                        _gpu_event(EventKind.GPU_ADDED, snapshot, reading.gpu, f"{card.known.label}: found.")
                     )
             if reading.state is GpuState.LOST and card.state is not GpuState.LOST and card.explanation:
-                sentence = (
-                    f"{card.label}: lost; it fell off the bus or needs a reset. See the kernel log (dmesg)."
-                )
+                sentence = f"{card.known.label}: lost; it fell off the bus or needs a reset. See the kernel log (dmesg)."
                 events.append(_gpu_event(EventKind.GPU_LOST, snapshot, reading.gpu, sentence))
             own = uses.get(reading.gpu.id, ())
             outcome = card.feed(snapshot, reading, own, snapshot.exits, self._settings)
@@ -136,9 +134,9 @@ class Engine:
     def _label(self) -> None:
         """Cards are numbered in the order of their PCI addresses, as the vendors' tools do."""
         for number, card in enumerate(
-            sorted(self._cards.values(), key=lambda c: c.gpu.pci_address or c.gpu.id)
+            sorted(self._cards.values(), key=lambda c: c.known.gpu.pci_address or c.known.gpu.id)
         ):
-            card.label = f"GPU {number} ({_short(card.gpu.name)})"
+            card.known.label = f"GPU {number} ({_short(card.known.gpu.name)})"
 
     def _follow_missing(self, snapshot: Snapshot) -> list[Event]:
         present = {reading.gpu.id for reading in snapshot.readings}
@@ -153,7 +151,9 @@ class Engine:
                 continue
             if (spike := card.vanish(snapshot, "removed")) is not None:
                 events += _spike_ended(snapshot, card, spike)
-            events.append(_gpu_event(EventKind.GPU_REMOVED, snapshot, card.gpu, f"{card.label}: removed."))
+            events.append(
+                _gpu_event(EventKind.GPU_REMOVED, snapshot, card.known.gpu, f"{card.known.label}: removed.")
+            )
             self._dormant[card_id] = self._cards.pop(card_id)
             self._removed.add(card_id)
             self._label()
@@ -163,7 +163,7 @@ class Engine:
         """Cards that cannot be read now have not gone: outputs see them in state `unknown`, without values."""
         present = {reading.gpu.id for reading in snapshot.readings}
         missing = tuple(
-            GpuReading(gpu=card.gpu, backend=card.backend, state=GpuState.UNKNOWN)
+            GpuReading(gpu=card.known.gpu, backend=card.backend, state=GpuState.UNKNOWN)
             for card_id, card in self._cards.items()
             if card_id not in present
         )
@@ -244,7 +244,7 @@ def _spike_event(
         kind=kind,
         wall_usec=snapshot.wall_usec,
         boottime_seconds=snapshot.boottime_seconds,
-        gpu=card.gpu,
+        gpu=card.known.gpu,
         spike=spike,
         explanation=explanation,
     )
@@ -261,15 +261,15 @@ def _alert(snapshot: Snapshot, card: Card, firing: Firing) -> AlertEvent:
     if firing.kind is EventKind.ALERT_RAISED:
         held = f" for {round(firing.for_seconds)} s" if firing.for_seconds >= 1 else ""
         sentence = (
-            f"{card.label}: {rule.name}: {rule.metric} is {firing.value:g}, {side} {threshold:g}{held}."
+            f"{card.known.label}: {rule.name}: {rule.metric} is {firing.value:g}, {side} {threshold:g}{held}."
         )
     else:
-        sentence = f"{card.label}: {rule.name} is over: {rule.metric} is back at {firing.value:g}."
+        sentence = f"{card.known.label}: {rule.name} is over: {rule.metric} is back at {firing.value:g}."
     return AlertEvent(
         kind=firing.kind,
         wall_usec=snapshot.wall_usec,
         boottime_seconds=snapshot.boottime_seconds,
-        gpu=card.gpu,
+        gpu=card.known.gpu,
         rule=rule.name,
         severity=rule.severity,
         metric=rule.metric,

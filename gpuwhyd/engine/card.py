@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gpuwhyd.engine.ended import told_at_the_end
-from gpuwhyd.engine.explain import explain, has_no_fan, nothing_read
+from gpuwhyd.engine.explain import explain, nothing_read
 from gpuwhyd.engine.fan_level import STANDSTILL_RPM, FanLevel
 from gpuwhyd.engine.heat import FIRST_STEP_SECONDS
 from gpuwhyd.engine.idle_floor import IdleFloor
@@ -15,6 +15,7 @@ from gpuwhyd.engine.rules import Firing, RuleBook
 from gpuwhyd.engine.saved import optional_number, restore, table
 from gpuwhyd.engine.settings import EngineSettings
 from gpuwhyd.engine.spikes import LastSpike, SpikeWatch
+from gpuwhyd.engine.tachometers import Tachometers
 from gpuwhyd.engine.telling import Telling
 from gpuwhyd.model import (
     EventKind,
@@ -100,11 +101,13 @@ class Card:
                 self.known.level.interrupted()
             self.known.rules.interrupted()
             self.known.heat.interrupted()
+            self.known.interrupted()
         if reading.state is GpuState.AWAKE:
             self.known.heat.feed(now, dt, reading, uses, exits, broken=broken, slept=snapshot.resumed)
         else:
             self.known.heat.feed_nothing(now, dt, exits)
             self.known.rules.interrupted()
+        self.known.look(now, reading, uses)
         change, spike = self._follow_fan(snapshot, reading, settings, before=before)
         unsteady = self.known.watch.spike is not None and self.known.level.flat_seconds(now) < MOVING_SECONDS
         self.fan_is_moving = reading.state is GpuState.AWAKE and (unsteady or self.known.level.may_be_rising)
@@ -116,7 +119,11 @@ class Card:
             self.known.hottest.look(self.explanation, self.known.heat.ledger.heat_watts, started=started)
         kind = self._kind(now, change, spike)
         awake = reading.state is GpuState.AWAKE
-        firings = self.known.rules.feed(now, reading, settings.rules) if awake else ()
+        firings = (
+            self.known.rules.feed(now, reading, settings.rules, fan_stalled=self.known.tachometers.stalled)
+            if awake
+            else ()
+        )
         return Outcome(spike_kind=kind, spike=spike or self.known.watch.spike, firings=tuple(firings))
 
     def missing(self, snapshot: Snapshot) -> None:
@@ -149,7 +156,7 @@ class Card:
         elif reading.state is GpuState.LOST:
             self.known.level.interrupted()
             return None, None
-        elif has_no_fan(reading) or (reading.fan_percent is None and reading.fan_rpm is None):
+        elif reading.fan_mode is FanMode.NONE or (reading.fan_percent is None and reading.fan_rpm is None):
             return None, None
         else:
             self.known.level.feed(
@@ -218,6 +225,7 @@ class Card:
             "floor": self.known.heat.floor.saved(),
             "ledger": self.known.heat.ledger.saved(),
             "watch": self.known.watch.saved(),
+            "tachometers": self.known.tachometers.saved(),
             "rules": self.known.rules.saved(),
             "told": self._telling.saved(),
             "last_at": self._last_at,
@@ -233,6 +241,7 @@ class Card:
         self.known.heat.floor = IdleFloor.restored(table(saved["floor"]))
         self.known.watch = SpikeWatch.restored(table(saved["watch"]))
         self.known.rules = RuleBook(table(saved["rules"]), same_boot=same_boot)
+        self.known.tachometers = Tachometers.restored(table(saved.get("tachometers", {})))
         self.known.label = str(saved.get("label", self.known.label))
         ledger, telling = Ledger.restored(table(saved["ledger"])), Telling.restored(saved["told"])
         last_at = optional_number(saved["last_at"])

@@ -9,6 +9,7 @@ from gpuwhyd.model import Evidence, Snapshot
 def evidence(known: Known, snapshot: Snapshot, finding: Finding) -> tuple[Evidence, ...]:
     """What the finding says itself first, then what was measured, learned and remembered of the card."""
     found = [Evidence(quantity=mark, value=1.0) for mark in finding.marks]
+    found += finding.evidence
     spike = known.watch.spike
     if spike is not None and spike.began_before_start:
         found.append(Evidence(quantity="began_before_start", value=1.0, since_usec=spike.began_usec))

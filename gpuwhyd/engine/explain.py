@@ -24,25 +24,16 @@ WARMING_WATTS = 0.1
 """While a card works, the heat of a first short tick is enough to name who works."""
 REST_PART = 0.1
 """At the latest when so little of its most heat is left a cooler is taken to need no fan."""
-_LET_GO = Finding(cause=Cause.QUIET, confidence=0.6, marks=("let_go",))
-"""An idle card whose backend does not look for a moment, so that it can fall asleep."""
-_COOLING = Finding(cause=Cause.RESIDUAL_HEAT, confidence=0.4, marks=("let_go",))
-"""The same while its fan was up when it was last seen."""
 _NO_OUTLOOK = Outlook()
 _NO_READING = Finding(cause=Cause.UNKNOWN, confidence=0.0, marks=("no_reading",))
 
 
 def explain(known: Known, snapshot: Snapshot, reading: GpuReading) -> Explanation:
     """The answer, after the reading was fed to all that is known."""
-    let_go = reading.state is GpuState.UNKNOWN
-    if let_go and not known.is_loud(snapshot.boottime_seconds):
-        return _explanation(known, snapshot, reading, _LET_GO)
     if reading.state is GpuState.LOST:
         return _explanation(known, snapshot, reading, _NO_READING)
     facts = _facts(known, snapshot, reading)
     finding = find(facts)
-    if let_go and finding.cause is not Cause.RESIDUAL_HEAT:
-        finding = _COOLING
     if not facts.has_fan:
         finding = replace(finding, marks=(*finding.marks, "no_fan"))
     outlook = Outlook(trend=facts.trend)
@@ -50,7 +41,8 @@ def explain(known: Known, snapshot: Snapshot, reading: GpuReading) -> Explanatio
         # quiet again when no more heat is left than there was when the fan rose
         target = max(known.heat_at_onset_watts or 0.0, REST_PART * known.hottest.heat_watts)
         outlook = replace(outlook, quiet_in_seconds=known.heat.ledger.seconds_until(target))
-    return _explanation(known, snapshot, reading, finding, facts.suspects, outlook)
+    suspects = facts.suspects if finding.suspects is None else finding.suspects
+    return _explanation(known, snapshot, reading, finding, suspects, outlook)
 
 
 def nothing_read(known: Known, snapshot: Snapshot) -> Explanation:
@@ -58,28 +50,32 @@ def nothing_read(known: Known, snapshot: Snapshot) -> Explanation:
     return _explanation(known, snapshot, None, _NO_READING)
 
 
-def has_no_fan(reading: GpuReading) -> bool:
-    return reading.fan_mode is FanMode.NONE
-
-
 def _facts(known: Known, snapshot: Snapshot, reading: GpuReading) -> Facts:
-    now, ledger = snapshot.boottime_seconds, known.heat.ledger
+    now, heat = snapshot.boottime_seconds, known.heat
+    ledger, trend = heat.ledger, heat.trace.trend(now)
+    fault = known.tachometers.fault(now, reading) or known.suspicion.fault(now, reading, trend)
     return Facts(
         asleep=reading.state is GpuState.ASLEEP,
-        has_fan=not has_no_fan(reading),
+        has_fan=known.has_fan,
         fan_is_up=known.is_loud(now),
         fan_turns=known.level.is_turning,
         fan_percent=known.level.believed_percent,
         manual=reading.fan_mode is FanMode.MANUAL,
         flat_seconds=known.level.flat_seconds(now),
         celsius=reading.temperature_celsius,
-        trend=known.heat.trace.trend(now),
-        working=known.heat.is_working,
-        warm=ledger.heat_watts >= (WARMING_WATTS if known.heat.is_working else WARM_WATTS),
+        trend=trend,
+        working=heat.is_working,
+        warm=ledger.heat_watts >= (WARMING_WATTS if heat.is_working else WARM_WATTS),
+        heat_watts=ledger.heat_watts,
         suspects=leading_suspects(ledger, now),
         unattributed_share=ledger.share(ledger.unattributed),
         engine_times_known=ledger.engine_times_known,
         power_known=reading.power_watts is not None or reading.power_average_watts is not None,
+        wall_usec=snapshot.wall_usec,
+        let_go=reading.state is GpuState.UNKNOWN,
+        fault=fault,
+        clocks=known.clocks.held(now, reading, heat.floor),
+        watched=known.watchers.watched(now, reading),
     )
 
 

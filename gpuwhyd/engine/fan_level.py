@@ -172,7 +172,9 @@ class FanLevel:
             self.rpm_lies = True
             self.percent_lies = False
         stands = self.rpm < STANDSTILL_RPM and not self.rpm_lies
-        if stands and self.percent >= SHOWS_PERCENT_AT_STANDSTILL and len(self._recent) >= 2:
+        # above what fans at rest show, a fan that turned before and stands is stuck, or its tachometer starts higher
+        shows = SHOWS_PERCENT_AT_STANDSTILL <= self.percent < IMPLAUSIBLE_REST_RPM_PERCENT
+        if stands and shows and len(self._recent) >= 2:
             stood = all(r is not None and r < STANDSTILL_RPM for _, _, r in self._recent)
             shown = all(p is not None and p >= SHOWS_PERCENT_AT_STANDSTILL for _, p, _ in self._recent)
             # a tachometer that lags its command by seconds is no reason to disbelieve the command

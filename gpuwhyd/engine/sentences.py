@@ -3,6 +3,15 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from gpuwhyd.engine.sentences_without_load import (
+    fan_fault,
+    fan_fault_ended,
+    idle_clocks,
+    idle_clocks_ended,
+    monitor,
+    monitor_ended,
+    wasted,
+)
 from gpuwhyd.engine.words import (
     as_percent,
     as_watts,
@@ -10,6 +19,7 @@ from gpuwhyd.engine.words import (
     evidence_of,
     fan_speed,
     guess,
+    meanwhile,
     measured,
     number_of,
     opening,
@@ -18,11 +28,12 @@ from gpuwhyd.engine.words import (
     who,
     worker,
 )
-from gpuwhyd.model import Cause, Explanation, Program, ProgramKind, Report
+from gpuwhyd.model import Cause, Evidence, Explanation, Program, ProgramKind, Report
 
 _HIDDEN = Program(kind=ProgramKind.PROCESS, key="hidden", name="a program")
 SOON_SECONDS = 10.0
 _PRIVATE_EVIDENCE = frozenset({"last_spike_program"})
+_NAMES_PROGRAM = frozenset({"kept_awake_by", "kept_busy_by"})
 
 
 def compose(explanation: Explanation) -> str:
@@ -36,9 +47,19 @@ def compose(explanation: Explanation) -> str:
 def redacted(explanation: Explanation) -> Explanation:
     """The same answer without names, units, users and pids: what any user may see when /proc hides processes."""
     suspects = tuple(replace(s, program=_HIDDEN, process_name=None, pids=()) for s in explanation.suspects)
-    evidence = tuple(item for item in explanation.evidence if item.quantity not in _PRIVATE_EVIDENCE)
-    public = replace(explanation, suspects=suspects, evidence=evidence)
+    public = replace(explanation, suspects=suspects, evidence=_redacted(explanation.evidence))
     return replace(public, sentence=compose(public))
+
+
+def _redacted(evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
+    """That a program keeps a card awake is no secret; which one it is, is."""
+    kept: list[Evidence] = []
+    for item in evidence:
+        if item.quantity in _NAMES_PROGRAM:
+            item = replace(item, value=_HIDDEN.name)  # noqa: PLW2901
+        if item.quantity not in _PRIVATE_EVIDENCE and item not in kept:
+            kept.append(item)
+    return tuple(kept)
 
 
 def headline(explanations: tuple[Explanation, ...]) -> str:
@@ -75,8 +96,8 @@ def _ended(e: Explanation, after_seconds: float) -> str:
         over = f"fan back at rest after {duration(after_seconds)}"
     peak = number_of(e, "peak_fan_percent")
     height = f"at up to {round(peak)} %" if peak else "up"
-    if e.cause is Cause.MANUAL_FAN:
-        return f"{over}; it had been {height}, set by hand or by a fan-control program."
+    if (told := _ENDED_BY_CAUSE.get(e.cause)) is not None:
+        return f"{over}; it had been {height}{told(e)}."
     if not e.suspects or e.cause in {Cause.HIDDEN_WORKLOAD, Cause.UNKNOWN}:
         return f"{over}; it had been {height} and no visible program explains it."
     if e.cause is Cause.WORKLOAD_MIXED:
@@ -104,6 +125,7 @@ def _quiet(e: Explanation) -> str:
     if working is not None:
         now += f", while {who(working)} uses the card"
     ago, program = number_of(e, "last_spike_seconds_ago"), evidence_of(e, "last_spike_program")
+    now += wasted(e)
     if ago is not None:
         because = f" because of {program}" if program else ""
         return f"{now}. It was last up {duration(ago)} ago{because}."
@@ -151,10 +173,7 @@ def _manual_fan(e: Explanation) -> str:
         text = f"fan pinned at {fan_speed(e)} and not following the temperature{temperature}"
     else:
         text = f"fan set to {fan_speed(e)} by hand or by a fan-control program{temperature}"
-    working = worker(e)
-    return f"{text}." + (
-        f" Meanwhile {who(working)} makes {as_percent(working.share)} of its heat." if working else ""
-    )
+    return f"{text}.{meanwhile(e)}"
 
 
 def _unknown(e: Explanation) -> str:
@@ -166,12 +185,22 @@ def _unknown(e: Explanation) -> str:
     return f"{opening(e)}; neither its power{seen} nor the programs that use it explain why."
 
 
+_ENDED_BY_CAUSE: dict[Cause, Callable[[Explanation], str]] = {
+    Cause.FAN_FAULT: fan_fault_ended,
+    Cause.IDLE_CLOCKS: idle_clocks_ended,
+    Cause.MANUAL_FAN: lambda _: ", set by hand or by a fan-control program",
+    Cause.MONITOR: monitor_ended,
+}
+
 _BY_CAUSE: dict[Cause, Callable[[Explanation], str]] = {
     Cause.QUIET: _quiet,
     Cause.WORKLOAD: _workload,
     Cause.WORKLOAD_MIXED: _workload_mixed,
     Cause.RESIDUAL_HEAT: _residual_heat,
     Cause.HIDDEN_WORKLOAD: _hidden_workload,
+    Cause.MONITOR: monitor,
+    Cause.IDLE_CLOCKS: idle_clocks,
     Cause.MANUAL_FAN: _manual_fan,
+    Cause.FAN_FAULT: fan_fault,
     Cause.UNKNOWN: _unknown,
 }

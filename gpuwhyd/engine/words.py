@@ -20,6 +20,11 @@ def duration(seconds: float) -> str:
     return f"{days} d {hours} h" if hours else f"{days} d"
 
 
+def texts_of(explanation: Explanation, quantity: str) -> list[str]:
+    """The values of all evidence of that name: `kept_awake_by` may stand there for several programs."""
+    return [str(item.value) for item in explanation.evidence if item.quantity == quantity]
+
+
 def evidence_of(explanation: Explanation, quantity: str) -> float | str | None:
     """The value of one piece of evidence, `None` when the explanation has none of that name."""
     return next((item.value for item in explanation.evidence if item.quantity == quantity), None)
@@ -116,3 +121,9 @@ def worker(e: Explanation) -> Suspect | None:
     if number_of(e, "average_power_watts") is None:
         return None
     return next((s for s in e.suspects if s.stopped_seconds_ago is None), None)
+
+
+def meanwhile(e: Explanation) -> str:
+    """Who works, where that is not the reason."""
+    working = worker(e)
+    return f" Meanwhile {who(working)} makes {as_percent(working.share)} of its heat." if working else ""

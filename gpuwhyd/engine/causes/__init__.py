@@ -8,8 +8,11 @@ Confidences are calibrated by eye on recordings, not yet measured: a visible pro
 from collections.abc import Callable
 
 from gpuwhyd.engine.causes.facts import Facts, Finding
+from gpuwhyd.engine.causes.fan_fault import fan_fault
+from gpuwhyd.engine.causes.idle_clocks import idle_clocks
 from gpuwhyd.engine.causes.load import hidden_workload, residual_heat, workload, workload_mixed
 from gpuwhyd.engine.causes.manual_fan import manual_fan
+from gpuwhyd.engine.causes.monitor import monitor
 from gpuwhyd.engine.causes.quiet import quiet
 from gpuwhyd.model import Cause
 
@@ -20,7 +23,10 @@ def unknown(_facts: Facts) -> Finding:
 
 
 CAUSES: tuple[Callable[[Facts], Finding | None], ...] = (
+    fan_fault,
     manual_fan,
+    monitor,
+    idle_clocks,
     quiet,
     residual_heat,
     workload,

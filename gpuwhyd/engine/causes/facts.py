@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-from gpuwhyd.model import Cause, Suspect
+from gpuwhyd.engine.held_clocks import Held
+from gpuwhyd.engine.tachometers import FanFault
+from gpuwhyd.engine.watchers import Watched
+from gpuwhyd.model import Cause, Evidence, Suspect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,15 +27,45 @@ class Facts:
     """The card draws clearly more than at idle."""
     warm: bool
     """There is heat in the ledger."""
+    heat_watts: float
+    """All of it, as the steady power that would hold it there."""
     suspects: tuple[Suspect, ...]
     unattributed_share: float
     engine_times_known: bool
     power_known: bool
+    wall_usec: int
+    let_go: bool = False
+    """Nobody looks for a moment, so that an idle card can fall asleep."""
+    fault: FanFault | None = None
+    """A fan does not do what it is told, and has not for long enough."""
+    clocks: Held | None = None
+    """Clocks stay up without a load, and have for long enough."""
+    watched: Watched | None = None
+    """Only watchers keep it awake or busy, and have for long enough."""
 
     @property
     def visible_share(self) -> float:
         """What visible programs put there, those too that are too small to be named as suspects."""
         return 1 - self.unattributed_share
+
+    @property
+    def visible_heat_watts(self) -> float:
+        """Heat still in the cooler that visible programs put there."""
+        return self.visible_share * self.heat_watts if self.warm else 0.0
+
+    @property
+    def is_heard(self) -> bool:
+        """There is something to explain: the fan is up, or there is none to say that all is well."""
+        return self.fan_is_up or not self.has_fan
+
+    def since(self, seconds: float) -> int:
+        """The wall clock so long ago, in microseconds."""
+        return self.wall_usec - round(seconds * 1e6)
+
+
+def held_for(seconds: float) -> Evidence:
+    """For how long that which a finding says has been so."""
+    return Evidence(quantity="held_for_seconds", value=seconds, unit="s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +74,10 @@ class Finding:
     confidence: float
     marks: tuple[str, ...] = ()
     """Facts worth telling as evidence: `asleep`, `no_fan`, `fan_pinned`, ..."""
+    evidence: tuple[Evidence, ...] = ()
+    """The same with values."""
+    suspects: tuple[Suspect, ...] | None = None
+    """Who is to be named; `None`: the programs that made the heat."""
 
 
 def quality(facts: Facts) -> float:

@@ -17,6 +17,8 @@ def residual_heat(facts: Facts) -> Finding | None:
         return Finding(cause=Cause.RESIDUAL_HEAT, confidence=confidence)
     if facts.trend == "falling":
         return Finding(cause=Cause.RESIDUAL_HEAT, confidence=0.5)
+    if facts.let_go:  # its fan was up when it was last seen
+        return Finding(cause=Cause.RESIDUAL_HEAT, confidence=0.4, marks=("let_go",))
     return None
 
 

@@ -14,6 +14,7 @@ from gpuwhyd.engine.phases import Change
 from gpuwhyd.engine.rules import Firing, RuleBook
 from gpuwhyd.engine.saved import optional_number, restore, table
 from gpuwhyd.engine.settings import EngineSettings
+from gpuwhyd.engine.shared_heat import Cooler, cools_the_machine, has_no_fan, shared_ledger, shared_reading
 from gpuwhyd.engine.spikes import LastSpike, SpikeWatch
 from gpuwhyd.engine.tachometers import Tachometers
 from gpuwhyd.engine.telling import Telling
@@ -77,8 +78,12 @@ class Card:
         uses: Sequence[GpuUse],
         exits: Sequence[ProcessExit],
         settings: EngineSettings,
+        cooler: Cooler | None = None,
     ) -> Outcome:
-        """One reading of this card; snapshots come in the order of their time."""
+        """One reading of this card; snapshots come in the order of their time.
+
+        `cooler`: what else heats the cooler, where the fan is one of the machine's.
+        """
         now = snapshot.boottime_seconds
         first = self._last_at is None
         dt = FIRST_STEP_SECONDS if self._last_at is None else max(0.0, now - self._last_at)
@@ -102,7 +107,11 @@ class Card:
             self.known.rules.interrupted()
             self.known.heat.interrupted()
             self.known.interrupted()
-        if reading.state is GpuState.AWAKE:
+        self.known.cooler, alone = cooler, reading
+        if cooler is not None and cools_the_machine(reading):
+            reading = shared_reading(reading, cooler)
+            self.known.heat.feed_booked(now, dt, reading, shared_ledger(cooler), broken=broken)
+        elif reading.state is GpuState.AWAKE:
             self.known.heat.feed(now, dt, reading, uses, exits, broken=broken, slept=snapshot.resumed)
         else:
             self.known.heat.feed_nothing(now, dt, exits)
@@ -112,15 +121,15 @@ class Card:
         unsteady = self.known.watch.spike is not None and self.known.level.flat_seconds(now) < MOVING_SECONDS
         self.fan_is_moving = reading.state is GpuState.AWAKE and (unsteady or self.known.level.may_be_rising)
         if change is Change.ROSE and spike is not None:
-            self.known.heat_at_onset_watts = self.known.heat.ledger.heat_watts
+            self.known.heat_at_onset_watts = self.known.cooled_watts
         self.explanation = explain(self.known, snapshot, reading)
         if self.known.is_loud(now):
             started = change is Change.ROSE and spike is not None
-            self.known.hottest.look(self.explanation, self.known.heat.ledger.heat_watts, started=started)
+            self.known.hottest.look(self.explanation, self.known.cooled_watts, started=started)
         kind = self._kind(now, change, spike)
         awake = reading.state is GpuState.AWAKE
         firings = (
-            self.known.rules.feed(now, reading, settings.rules, fan_stalled=self.known.tachometers.stalled)
+            self.known.rules.feed(now, alone, settings.rules, fan_stalled=self.known.tachometers.stalled)
             if awake
             else ()
         )
@@ -148,15 +157,15 @@ class Card:
         """The change of the fan's phase since `before`. No fan, or no word of it: no change."""
         now = snapshot.boottime_seconds
         mid_load = before is None and self._is_mid_load(reading)
-        if reading.state is GpuState.ASLEEP:
+        if reading.state is GpuState.ASLEEP and not reading.fans:
             self.known.level.asleep(now)
-        elif reading.state is GpuState.UNKNOWN:
+        elif reading.state is GpuState.UNKNOWN and not reading.fans:
             self.known.level.unseen()
             return None, None
         elif reading.state is GpuState.LOST:
             self.known.level.interrupted()
             return None, None
-        elif reading.fan_mode is FanMode.NONE or (reading.fan_percent is None and reading.fan_rpm is None):
+        elif has_no_fan(reading) or (reading.fan_percent is None and reading.fan_rpm is None):
             return None, None
         else:
             self.known.level.feed(
@@ -193,7 +202,7 @@ class Card:
         if hottest is None or self.explanation is None:
             return None
         shown = replace(spike, peak_fan_percent=None) if self.known.level.percent_lies else spike
-        return told_at_the_end(shown, hottest, self.explanation, self.known.heat.ledger)
+        return told_at_the_end(shown, hottest, self.explanation, self.known.cooled())
 
     def _remembered(self, spike: Spike | None) -> Spike | None:
         if spike is not None and spike.ended_usec is not None:

@@ -2,6 +2,7 @@
 
 from gpuwhyd.engine.causes.facts import Finding
 from gpuwhyd.engine.known import Known
+from gpuwhyd.engine.shared_heat import Cooler
 from gpuwhyd.engine.suspects import PAUSED_SECONDS
 from gpuwhyd.model import Evidence, Snapshot
 
@@ -13,6 +14,8 @@ def evidence(known: Known, snapshot: Snapshot, finding: Finding) -> tuple[Eviden
     spike = known.watch.spike
     if spike is not None and spike.began_before_start:
         found.append(Evidence(quantity="began_before_start", value=1.0, since_usec=spike.began_usec))
+    if known.cooler is not None and known.is_loud(snapshot.boottime_seconds):
+        found += _of_the_cpu(known.cooler, snapshot)
     found += _measured(known, snapshot)
     found += _learned(known)
     found += [Evidence(quantity="alert", value=name) for name in known.rules.raised()]
@@ -35,6 +38,35 @@ def _measured(known: Known, snapshot: Snapshot) -> list[Evidence]:
         found.append(Evidence(quantity="average_over_seconds", value=over, unit="s"))
     if (low := heat.trace.lowest_celsius(heat.working_since - PAUSED_SECONDS)) is not None:
         found.append(Evidence(quantity="temperature_low_celsius", value=low, unit="degC", since_usec=since))
+    return found
+
+
+def _of_the_cpu(cooler: Cooler, snapshot: Snapshot) -> list[Evidence]:
+    """What the CPU does, which shares the cooler or may do so."""
+    cpu, host, trace = cooler.cpu, cooler.cpu.host, cooler.cpu.heat.trace
+    if host is None or cpu.watts is None:
+        return [Evidence(quantity="cpu_unknown", value=1.0)]
+    found = [Evidence(quantity="cpu_power_watts", value=cpu.watts, unit="W")]
+    if cpu.is_estimated:
+        found.append(Evidence(quantity="cpu_power_estimated", value=1.0))
+    if host.cpu_utilization_percent is not None:
+        found.append(Evidence(quantity="cpu_use_percent", value=host.cpu_utilization_percent, unit="%"))
+    if host.cpu_temperature_celsius is not None:
+        found.append(
+            Evidence(quantity="cpu_temperature_celsius", value=host.cpu_temperature_celsius, unit="degC")
+        )
+    if (began := cpu.heat.working_since) is not None:
+        since = snapshot.wall_usec - round((snapshot.boottime_seconds - began) * 1e6)
+        if (average := trace.average_watts(began - 1e-6)) is not None:
+            watts, over = average
+            found.append(
+                Evidence(quantity="cpu_average_power_watts", value=watts, unit="W", since_usec=since)
+            )
+            found.append(Evidence(quantity="cpu_average_over_seconds", value=over, unit="s"))
+        if (low := trace.lowest_celsius(began - PAUSED_SECONDS)) is not None:
+            found.append(
+                Evidence(quantity="cpu_temperature_low_celsius", value=low, unit="degC", since_usec=since)
+            )
     return found
 
 

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 from gpuwhyd.engine.causes import find
 from gpuwhyd.engine.causes.facts import Facts, Finding
+from gpuwhyd.engine.causes.shared_cooler import CPU_LOAD_IS_OVER
 from gpuwhyd.engine.evidence import evidence
 from gpuwhyd.engine.known import Known
 from gpuwhyd.engine.sentences import compose
+from gpuwhyd.engine.shared_heat import cpu_side
 from gpuwhyd.engine.suspects import leading_suspects
 from gpuwhyd.model import (
     Cause,
@@ -37,10 +39,10 @@ def explain(known: Known, snapshot: Snapshot, reading: GpuReading) -> Explanatio
     if not facts.has_fan:
         finding = replace(finding, marks=(*finding.marks, "no_fan"))
     outlook = Outlook(trend=facts.trend)
-    if finding.cause is Cause.RESIDUAL_HEAT and facts.warm:
+    if (finding.cause is Cause.RESIDUAL_HEAT and facts.warm) or CPU_LOAD_IS_OVER in finding.marks:
         # quiet again when no more heat is left than there was when the fan rose
         target = max(known.heat_at_onset_watts or 0.0, REST_PART * known.hottest.heat_watts)
-        outlook = replace(outlook, quiet_in_seconds=known.heat.ledger.seconds_until(target))
+        outlook = replace(outlook, quiet_in_seconds=known.cooled().seconds_until(target))
     suspects = facts.suspects if finding.suspects is None else finding.suspects
     return _explanation(known, snapshot, reading, finding, suspects, outlook)
 
@@ -53,11 +55,12 @@ def nothing_read(known: Known, snapshot: Snapshot) -> Explanation:
 def _facts(known: Known, snapshot: Snapshot, reading: GpuReading) -> Facts:
     now, heat = snapshot.boottime_seconds, known.heat
     ledger, trend = heat.ledger, heat.trace.trend(now)
+    up = known.is_loud(now)
     fault = known.tachometers.fault(now, reading) or known.suspicion.fault(now, reading, trend)
     return Facts(
         asleep=reading.state is GpuState.ASLEEP,
         has_fan=known.has_fan,
-        fan_is_up=known.is_loud(now),
+        fan_is_up=up,
         fan_turns=known.level.is_turning,
         fan_percent=known.level.believed_percent,
         manual=reading.fan_mode is FanMode.MANUAL,
@@ -76,6 +79,7 @@ def _facts(known: Known, snapshot: Snapshot, reading: GpuReading) -> Facts:
         fault=fault,
         clocks=known.clocks.held(now, reading, heat.floor),
         watched=known.watchers.watched(now, reading),
+        cpu=cpu_side(now, reading, ledger, known.cooler) if up and known.cooler is not None else None,
     )
 
 
@@ -97,7 +101,12 @@ def _explanation(
         confidence=round(min(1.0, max(0.0, finding.confidence)), 3),
         sentence="",
         suspects=suspects,
-        unattributed_share=round(ledger.share(ledger.unattributed), 4),
+        unattributed_share=round(
+            ledger.share(ledger.unattributed)
+            if finding.unattributed_share is None
+            else finding.unattributed_share,
+            4,
+        ),
         evidence=evidence(known, snapshot, finding),
         outlook=outlook,
         fan_percent=reading.fan_percent if reading else None,

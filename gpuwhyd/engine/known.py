@@ -7,12 +7,14 @@ from gpuwhyd.engine.ended import Hottest
 from gpuwhyd.engine.fan_level import FanLevel
 from gpuwhyd.engine.heat import Heat
 from gpuwhyd.engine.held_clocks import HeldClocks
+from gpuwhyd.engine.ledger import Ledger
 from gpuwhyd.engine.rules import RuleBook
+from gpuwhyd.engine.shared_heat import CHASSIS, Cooler, has_no_fan, summed
 from gpuwhyd.engine.spikes import SpikeWatch
 from gpuwhyd.engine.suspicion import Suspicion
 from gpuwhyd.engine.tachometers import Tachometers
 from gpuwhyd.engine.watchers import Watchers
-from gpuwhyd.model import FanMode, GpuIdentity, GpuReading, GpuState, GpuUse
+from gpuwhyd.model import GpuIdentity, GpuReading, GpuState, GpuUse
 
 
 @dataclass(slots=True)
@@ -31,11 +33,32 @@ class Known:
     watchers: Watchers = field(default_factory=Watchers)
     has_fan: bool = True
     """As of the last reading; a card that sleeps or is let go does not tell."""
+    cooler: Cooler | None = None
+    """What else heats the cooler, where the fan is one of the machine's."""
     heat_at_onset_watts: float | None = None
 
     def is_loud(self, now: float) -> bool:
         """A spike is open, and its fan is not quiet in it."""
         return self.watch.fan_is_up and not self.level.is_quiet(now)
+
+    @property
+    def cooled_watts(self) -> float:
+        """All heat in the cooler, as the steady power that would hold it there."""
+        own = self.heat.ledger.heat_watts
+        if self.cooler is None or not self._is_beside_the_cpu:
+            return own
+        return own + self.cooler.cpu.heat.ledger.heat_watts
+
+    def cooled(self) -> Ledger:
+        """All heat in the cooler."""
+        if self.cooler is None or not self._is_beside_the_cpu:
+            return self.heat.ledger
+        return summed((self.heat.ledger, self.cooler.cpu.heat.ledger))
+
+    @property
+    def _is_beside_the_cpu(self) -> bool:
+        """A GPU's fan of which the CPU's heat may be a part; a machine's fan has it in its own ledger."""
+        return self.cooler is not None and self.gpu.vendor != CHASSIS
 
     def look(self, now: float, reading: GpuReading, uses: Sequence[GpuUse]) -> None:
         """One reading, after `heat` has seen it: what fans, clocks and watchers do."""
@@ -44,7 +67,7 @@ class Known:
             self._unread()
             return
         working, watts = self.heat.is_working, self.heat.floor.smoothed_watts
-        self.has_fan = reading.fan_mode is not FanMode.NONE
+        self.has_fan = not has_no_fan(reading)
         self.tachometers.feed(now, reading, working=working)
         self.suspicion.feed(now, reading, watts, working=working)
         self.clocks.feed(now, reading, uses, self.heat.floor)

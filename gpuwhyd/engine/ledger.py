@@ -71,7 +71,7 @@ class Ledger:
     """All of it. Kept, because shares are asked for many times a tick; `book` sums it up anew."""
 
     def __post_init__(self) -> None:
-        self._sum_up()
+        self.sum_up()
 
     @property
     def engine_times_known(self) -> bool:
@@ -138,7 +138,7 @@ class Ledger:
         if rest >= worked_watts:
             self.unattributed.last_worked = now
         self._forget()
-        self._sum_up()
+        self.sum_up()
 
     def exited(self, exits: Iterable[ProcessExit]) -> None:
         """Processes that ended; a program is over when the last of them has."""
@@ -209,7 +209,8 @@ class Ledger:
                     )
                     del self.accounts[account.program.key]
 
-    def _sum_up(self) -> None:
+    def sum_up(self) -> None:
+        """After accounts were changed from outside; `book` does it itself."""
         self.heat_watts = self.unattributed.heat_watts + sum(a.heat_watts for a in self.accounts.values())
 
     # -- over a restart -------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from gpuwhyd.engine.sentences_of_the_cpu import shared_cooler, shared_cooler_ended
 from gpuwhyd.engine.sentences_without_load import (
     fan_fault,
     fan_fault_ended,
@@ -13,12 +14,14 @@ from gpuwhyd.engine.sentences_without_load import (
     wasted,
 )
 from gpuwhyd.engine.words import (
+    SOON_SECONDS,
     as_percent,
     as_watts,
     duration,
     evidence_of,
     fan_speed,
     guess,
+    is_of_the_machine,
     meanwhile,
     measured,
     number_of,
@@ -31,7 +34,6 @@ from gpuwhyd.engine.words import (
 from gpuwhyd.model import Cause, Evidence, Explanation, Program, ProgramKind, Report
 
 _HIDDEN = Program(kind=ProgramKind.PROCESS, key="hidden", name="a program")
-SOON_SECONDS = 10.0
 _PRIVATE_EVIDENCE = frozenset({"last_spike_program"})
 _NAMES_PROGRAM = frozenset({"kept_awake_by", "kept_busy_by"})
 
@@ -39,9 +41,10 @@ _NAMES_PROGRAM = frozenset({"kept_awake_by", "kept_busy_by"})
 def compose(explanation: Explanation) -> str:
     """The sentence for an explanation; its own `sentence` is not looked at."""
     ended = number_of(explanation, "ended_after_seconds")
-    if ended is not None:
-        return f"{explanation.gpu_label}: {_ended(explanation, ended)}"
-    return f"{explanation.gpu_label}: {_BY_CAUSE[explanation.cause](explanation)}"
+    said = _BY_CAUSE[explanation.cause](explanation) if ended is None else _ended(explanation, ended)
+    if is_of_the_machine(explanation):  # `ThinkPad P53 fan: at 4200 RPM`
+        said = said.removeprefix("fan ")
+    return f"{explanation.gpu_label}: {said}"
 
 
 def redacted(explanation: Explanation) -> Explanation:
@@ -70,7 +73,8 @@ def headline(explanations: tuple[Explanation, ...]) -> str:
     if not active:
         if len(explanations) == 1:
             return explanations[0].sentence
-        return f"All {len(explanations)} GPUs are quiet."
+        fans = " and fans" if any(is_of_the_machine(e) for e in explanations) else ""
+        return f"All {len(explanations)} GPUs{fans} are quiet."
     loudest = max(active, key=lambda e: (e.fan_percent or 0.0, e.fan_rpm or 0.0, e.power_watts or 0.0))
     rest = len(active) - 1
     return loudest.sentence + (f" ({rest} more: see `gpuwhy`.)" if rest else "")
@@ -122,7 +126,7 @@ def _quiet(e: Explanation) -> str:
     else:
         now = f"quiet, the fan rests at {fan_speed(e)}"
     working = worker(e)
-    if working is not None:
+    if working is not None and not is_of_the_machine(e):
         now += f", while {who(working)} uses the card"
     ago, program = number_of(e, "last_spike_seconds_ago"), evidence_of(e, "last_spike_program")
     now += wasted(e)
@@ -161,8 +165,9 @@ def _residual_heat(e: Explanation) -> str:
 
 
 def _hidden_workload(e: Explanation) -> str:
+    what = "a GPU that it cools" if is_of_the_machine(e) else "the card"
     return (
-        f"{opening(e)} because the card works, but no process that can be seen from here explains it"
+        f"{opening(e)} because {what} works, but no process that can be seen from here explains it"
         f"{measured(e)}. Look into virtual machines, other PID namespaces, MIG instances."
     )
 
@@ -182,7 +187,8 @@ def _unknown(e: Explanation) -> str:
     looked = [as_watts(e.power_watts)] if e.power_watts is not None else []
     looked += [f"{round(e.temperature_celsius)} degC"] if e.temperature_celsius is not None else []
     seen = f" ({', '.join(looked)})" if looked else ""
-    return f"{opening(e)}; neither its power{seen} nor the programs that use it explain why."
+    cpu = " What the CPU does is not known here." if evidence_of(e, "cpu_unknown") else ""
+    return f"{opening(e)}; neither its power{seen} nor the programs that use it explain why.{cpu}"
 
 
 _ENDED_BY_CAUSE: dict[Cause, Callable[[Explanation], str]] = {
@@ -190,6 +196,7 @@ _ENDED_BY_CAUSE: dict[Cause, Callable[[Explanation], str]] = {
     Cause.IDLE_CLOCKS: idle_clocks_ended,
     Cause.MANUAL_FAN: lambda _: ", set by hand or by a fan-control program",
     Cause.MONITOR: monitor_ended,
+    Cause.SHARED_COOLER: shared_cooler_ended,
 }
 
 _BY_CAUSE: dict[Cause, Callable[[Explanation], str]] = {
@@ -202,5 +209,6 @@ _BY_CAUSE: dict[Cause, Callable[[Explanation], str]] = {
     Cause.IDLE_CLOCKS: idle_clocks,
     Cause.MANUAL_FAN: _manual_fan,
     Cause.FAN_FAULT: fan_fault,
+    Cause.SHARED_COOLER: shared_cooler,
     Cause.UNKNOWN: _unknown,
 }

@@ -3,6 +3,7 @@
 from gpuwhyd.model import Explanation, Suspect
 
 JUST_NOW_SECONDS = 3.0
+SOON_SECONDS = 10.0
 
 
 def duration(seconds: float) -> str:
@@ -34,6 +35,11 @@ def number_of(explanation: Explanation, quantity: str) -> float | None:
     """The same where it is a number."""
     value = evidence_of(explanation, quantity)
     return None if isinstance(value, str) else value
+
+
+def is_of_the_machine(e: Explanation) -> bool:
+    """It is about a fan of the machine itself, which the label names."""
+    return e.gpu_id.startswith("chassis_")
 
 
 def as_percent(share: float) -> str:

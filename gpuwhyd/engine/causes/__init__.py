@@ -14,6 +14,7 @@ from gpuwhyd.engine.causes.load import hidden_workload, residual_heat, workload,
 from gpuwhyd.engine.causes.manual_fan import manual_fan
 from gpuwhyd.engine.causes.monitor import monitor
 from gpuwhyd.engine.causes.quiet import quiet
+from gpuwhyd.engine.causes.shared_cooler import shared_cooler
 from gpuwhyd.model import Cause
 
 
@@ -28,6 +29,7 @@ CAUSES: tuple[Callable[[Facts], Finding | None], ...] = (
     monitor,
     idle_clocks,
     quiet,
+    shared_cooler,
     residual_heat,
     workload,
     workload_mixed,

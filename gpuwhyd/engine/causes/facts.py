@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from gpuwhyd.engine.held_clocks import Held
+from gpuwhyd.engine.shared_heat import CpuSide
 from gpuwhyd.engine.tachometers import FanFault
 from gpuwhyd.engine.watchers import Watched
 from gpuwhyd.model import Cause, Evidence, Suspect
@@ -42,6 +43,8 @@ class Facts:
     """Clocks stay up without a load, and have for long enough."""
     watched: Watched | None = None
     """Only watchers keep it awake or busy, and have for long enough."""
+    cpu: CpuSide | None = None
+    """The CPU's part, while a fan of the machine is up."""
 
     @property
     def visible_share(self) -> float:
@@ -78,6 +81,8 @@ class Finding:
     """The same with values."""
     suspects: tuple[Suspect, ...] | None = None
     """Who is to be named; `None`: the programs that made the heat."""
+    unattributed_share: float | None = None
+    """What they leave unexplained; `None`: as the card's own ledger has it."""
 
 
 def quality(facts: Facts) -> float:

@@ -8,7 +8,7 @@ from gpuwhyd.model import Cause, Evidence
 
 def quiet(facts: Facts) -> Finding | None:
     """The card sleeps; its fan is at rest; or it has no fan, and neither work nor heat."""
-    if facts.asleep:
+    if facts.asleep and not facts.fan_is_up:
         return Finding(cause=Cause.QUIET, confidence=0.99, marks=("asleep",))
     if facts.let_go:
         if facts.fan_is_up:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gpuwhyd.engine.idle_floor import IDLE_UTILIZATION_PERCENT, IdleFloor
 from gpuwhyd.engine.ledger import engine_weight
-from gpuwhyd.model import GpuReading, GpuUse
+from gpuwhyd.model import FanMode, GpuReading, GpuUse
 
 HELD_SECONDS = 60.0
 """Drivers leave the clocks up for some seconds after a load."""
@@ -13,6 +13,9 @@ FAST_PERFORMANCE_STATE = 2
 """NVIDIA's P0 to P2 are for work."""
 MEMORY_PART = 0.8
 CORE_PART = 0.6
+PASSIVE_PART = 0.2
+"""Datacenter cards with stacked memory know no slower state than P0 and idle at up to 17 % of their limit in it (A100 80 GB);
+a T4 with an idle context was seen at 38 %. So a passive card that was never seen with less needs no more than this part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,8 @@ class HeldClocks:
         """One reading, after the floor has seen it."""
         watts = floor.smoothed_watts
         held = watts is not None and floor.is_above_need(watts)
+        if watts is not None and reading.fan_mode is FanMode.NONE and not floor.has_idled_low:
+            held = watts > PASSIVE_PART * floor.scale_watts
         if not held or not _has_no_load(reading, uses) or not _is_fast(reading):
             self._since = None
         elif self._since is None:

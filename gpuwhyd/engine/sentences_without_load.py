@@ -17,6 +17,7 @@ from gpuwhyd.model import Explanation
 
 ADVICE_FAN = "Stop the load, and look whether a cable or dust blocks it"
 ADVICE_CLOCKS = "Several monitors or a high refresh rate do that; else a P-state is stuck, which a restart of the driver or of the session frees"
+ADVICE_PASSIVE = "A program that keeps the card open does that, also when it does nothing"
 
 
 def fan_fault(e: Explanation) -> str:
@@ -29,7 +30,8 @@ def fan_fault_ended(_: Explanation) -> str:
 
 
 def idle_clocks(e: Explanation) -> str:
-    return f"{opening(e)}: nobody uses the card, but {_clocks(e)}. {ADVICE_CLOCKS}."
+    advice = ADVICE_PASSIVE if evidence_of(e, "no_fan") else ADVICE_CLOCKS
+    return f"{opening(e)}: nobody uses the card, but {_clocks(e)}. {advice}."
 
 
 def idle_clocks_ended(_: Explanation) -> str:

@@ -10,6 +10,7 @@ from gpuwhyd.model import (
     FanMode,
     GpuProcess,
     GpuState,
+    GpuUse,
     ProcessIdentity,
     Program,
     ProgramKind,
@@ -105,11 +106,14 @@ def test_what_is_not_a_card_that_is_only_watched(
 
 def test_a_process_that_nobody_could_identify_may_be_anybody() -> None:
     rig = Rig()
-    for _ in range(100):
-        rig.now += 2
-        stranger = (GpuProcess(pid=5, kind="compute", engine_percent=0.0),)
-        rig.feed(readings=(rig.reading(busy=0, processes=stranger, **LAPTOP),))
-    assert rig.answer.cause is Cause.QUIET
+    watching = GpuProcess(pid=NVTOP.pid, kind="holder", engine_percent=0.0)
+    stranger = GpuProcess(pid=5, kind="compute", engine_percent=0.0)
+    use = GpuUse(gpu_id=rig.gpu.id, process=NVTOP, use=watching)
+    for processes, cause in (((watching, stranger), Cause.QUIET), ((watching,), Cause.MONITOR)):
+        for _ in range(100):
+            rig.now += 2
+            rig.feed(readings=(rig.reading(busy=0, processes=processes, **LAPTOP),), uses=(use,))
+        assert rig.answer.cause is cause
 
 
 def test_gpuwhyd_says_so_when_nobody_else_keeps_the_card_awake() -> None:
@@ -293,6 +297,16 @@ def test_a_card_without_a_fan_has_idle_clocks_too() -> None:
     rig = Rig().run(60, mode=FanMode.NONE, watts=15).run(80, mode=FanMode.NONE, **STUCK)
     assert rig.answer.cause is Cause.IDLE_CLOCKS
     assert rig.answer.sentence.startswith("GPU 0 (RTX 3070): no fan of its own; 62 W: nobody uses the card")
+
+
+@pytest.mark.parametrize(("watts", "is_cause"), [(51.0, False), (107.0, True)])
+def test_a_datacenter_card_that_knows_no_slower_state_than_p0_is_not_stuck_in_it(
+    watts: float, is_cause: bool
+) -> None:
+    """An A100 idles at P0 with 17 % of its limit; a T4 with an idle context drew 38 % of its own."""
+    rig = Rig(limit=300.0).run(300, mode=FanMode.NONE, **{**STUCK, "watts": watts})
+    assert (rig.answer.cause is Cause.IDLE_CLOCKS) is is_cause
+    assert "monitors" not in rig.answer.sentence
 
 
 def test_heat_that_a_load_has_left_comes_before_the_clocks_that_it_left_up() -> None:

@@ -133,8 +133,17 @@ def leading_suspect(event: Plain) -> Plain | None:
 
 
 def most_telling(events: Sequence[Plain]) -> Plain | None:
-    """Of a spike's events the last one that names a load; else the last with suspects; else the last."""
-    loads = {"workload", "workload-mixed", "hidden-workload", "manual-fan"}
+    """Of a spike's events the last one that names a reason for the rise; else the last with suspects; else the last."""
+    loads = {
+        "workload",
+        "workload-mixed",
+        "hidden-workload",
+        "shared-cooler",
+        "monitor",
+        "idle-clocks",
+        "manual-fan",
+        "fan-fault",
+    }
     with_suspects = [event for event in events if leading_suspect(event)]
     by_load = [event for event in events if event.get("cause") in loads]
     for choice in (by_load, with_suspects, events):

@@ -7,7 +7,7 @@ from typing import cast
 from gpuwhyd.client.answer import Answer, Options
 from gpuwhyd.client.ask import Daemon, Plain
 from gpuwhyd.client.gpus import chosen_gpus, fan_is_up, gpu_name, loudest_first
-from gpuwhyd.client.quantities import UNKNOWN, celsius, number, percent, share, size, watts
+from gpuwhyd.client.quantities import UNKNOWN, celsius, number, percent, rpm, share, size, watts
 from gpuwhyd.client.status import fan_words, memory_words
 from gpuwhyd.client.table import Column, table
 from gpuwhyd.client.terminal import Terminal, printable, wrap
@@ -50,8 +50,10 @@ def top_lines(gpu: Plain, processes: Sequence[Plain], explanation: Plain, termin
     gpu, processes, explanation = cast(
         "tuple[Plain, list[Plain], Plain]", printable((gpu, processes, explanation))
     )
+    of_the_machine = gpu.get("vendor") == "chassis"
     quantities = (
         ("" if gpu.get("fan_mode") == "none" else "fan", fan_words(gpu)),
+        ("", rpm(gpu.get("fan_rpm")) if of_the_machine else UNKNOWN),
         ("", celsius(gpu.get("temperature_celsius"))),
         ("", watts(gpu.get("power_watts"))),
         ("busy", percent(gpu.get("utilization_percent"))),
@@ -59,12 +61,13 @@ def top_lines(gpu: Plain, processes: Sequence[Plain], explanation: Plain, termin
     )
     known = ", ".join(f"{title} {text}".lstrip() for title, text in quantities if text != UNKNOWN)
     state = "asleep" if gpu.get("state") == "asleep" else known or "no readings"
-    head = wrap(f"GPU {gpu_name(gpu)}: {state}", terminal.columns, "  ")
+    head = wrap(f"{'Fan' if of_the_machine else 'GPU'} {gpu_name(gpu)}: {state}", terminal.columns, "  ")
     lines = [terminal.paint(line, "bold") for line in head]
     suspects = cast("Sequence[Plain]", explanation.get("suspects") or ())
     rows = [
         *map(_process_row, processes),
-        *(_exited_row(one) for one in suspects if not one.get("alive", True)),
+        # no process uses a fan of the machine, and programs heat it all the same
+        *(_suspect_row(one) for one in suspects if of_the_machine or not one.get("alive", True)),
     ]
     if not rows:
         return [*lines, "  no process uses it" if gpu.get("state") != "asleep" else "  nothing runs on it"]
@@ -95,7 +98,7 @@ def _process_row(process: Plain) -> _Row:
     return number(process.get("share")) or 0.0, number(process.get("memory_used_bytes")) or 0.0, texts
 
 
-def _exited_row(suspect: Plain) -> _Row:
+def _suspect_row(suspect: Plain) -> _Row:
     program = cast("Plain", suspect.get("program") or {})
     texts = (
         share(suspect.get("share")),

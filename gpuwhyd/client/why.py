@@ -15,11 +15,12 @@ from gpuwhyd.client.terminal import Terminal, printable, wrap, wrap_below
 _SUSPECT_COLUMNS = (
     Column(title="SUSPECT", shrinks_to=20),
     Column(title="SHARE", right=True),
+    Column(title="BY CPU", right=True, drop=2),
     Column(title="POWER", right=True, drop=1),
     Column(title="STATE"),
-    Column(title="MEMORY", right=True, drop=4),
-    Column(title="USER", shrinks_to=8, drop=2),
-    Column(title="PIDS", drop=3),
+    Column(title="MEMORY", right=True, drop=5),
+    Column(title="USER", shrinks_to=8, drop=3),
+    Column(title="PIDS", drop=4),
 )
 _NEGLIGIBLE_SHARE = 0.005
 """A share that would be shown as 0 %."""
@@ -80,10 +81,11 @@ def suspect_lines(explanation: Plain, terminal: Terminal, *, over: bool = False)
     Of a spike that is `over` they are those of its hottest moment: whether they worked then or live now is not told.
     """
     suspects = cast("Sequence[Plain]", explanation.get("suspects") or ())
-    rows = [_suspect_row(suspect) for suspect in suspects]
+    watching = explanation.get("cause") == "monitor"
+    rows = [_suspect_row(suspect, watching=watching) for suspect in suspects]
     unattributed = number(explanation.get("unattributed_share")) or 0.0
     if rows and unattributed > _NEGLIGIBLE_SHARE:
-        rows.append(("nobody visible", share(unattributed), "", "", "", "", ""))
+        rows.append(("nobody visible", share(unattributed), "", "", "", "", "", ""))
     if not rows:
         return []
 
@@ -92,20 +94,24 @@ def suspect_lines(explanation: Plain, terminal: Terminal, *, over: bool = False)
             return ("dim",)
         return ("yellow",) if row == 0 else ()
 
-    shown = [i for i, column in enumerate(_SUSPECT_COLUMNS) if not (over and column.title == "STATE")]
+    hidden = {"STATE"} if over else set()
+    if all(number(suspect.get("cpu_share")) is None for suspect in suspects):
+        hidden.add("BY CPU")
+    shown = [i for i, column in enumerate(_SUSPECT_COLUMNS) if column.title not in hidden]
     columns = [_SUSPECT_COLUMNS[i] for i in shown]
     cells = [[row[i] for i in shown] for row in rows]
     return ["", *table(columns, cells, terminal, indent="  ", row_style=style), ""]
 
 
-def _suspect_row(suspect: Plain) -> tuple[str, ...]:
+def _suspect_row(suspect: Plain, *, watching: bool) -> tuple[str, ...]:
     program = cast("Plain", suspect.get("program") or {})
     pids = [str(pid) for pid in cast("Sequence[object]", suspect.get("pids") or ())]
     return (
         suspect_name(suspect),
         share(suspect.get("share")),
+        share(suspect.get("cpu_share")),
         watts(suspect.get("power_watts")),
-        state_words(suspect),
+        "watching" if watching and suspect.get("alive", True) else state_words(suspect),
         size(suspect.get("memory_used_bytes")),
         str(program.get("user") or ""),
         " ".join(pids[:3]) + (f" +{len(pids) - 3}" if len(pids) > 3 else ""),
@@ -132,13 +138,14 @@ def outlook_words(explanation: Plain) -> str:
     A load that is over does not keep the card as it is, also while its temperature stands still.
     """
     outlook = cast("Plain", explanation.get("outlook") or {})
-    trend = "falling" if explanation.get("cause") == "residual-heat" else str(outlook.get("trend"))
+    quiet_in = number(outlook.get("quiet_in_seconds"))
+    is_over = explanation.get("cause") == "residual-heat" or quiet_in is not None
+    trend = "falling" if is_over else str(outlook.get("trend"))
     words = {
         "rising": "still getting hotter",
         "steady": "stays like this while the load does",
         "falling": "cooling down",
     }.get(trend, "")
-    quiet_in = number(outlook.get("quiet_in_seconds"))
     if quiet_in is None:
         return words
     return (f"{words}, " if words else "") + f"quiet in about {about(quiet_in)}"

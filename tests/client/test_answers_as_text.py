@@ -128,6 +128,49 @@ def test_a_quiet_card_is_one_line():
     ]
 
 
+def test_a_shared_cooler_says_what_the_cpu_made_of_each_programs_heat():
+    first = reports.explanation().suspects[0]
+    shared = reports.explanation(
+        cause=Cause.SHARED_COOLER, suspects=(dataclasses.replace(first, share=0.81, cpu_share=0.6),)
+    )
+    lines = explanation_lines(reports.plain(shared), PIPE, NOW)
+    assert lines[2].split() == ["SUSPECT", "SHARE", "BY", "CPU", "POWER", "STATE", "MEMORY", "USER", "PIDS"]
+    assert "81 %    60 %" in lines[3]
+
+
+def test_who_only_watches_a_card_is_not_said_to_work_on_it():
+    watcher = dataclasses.replace(reports.explanation().suspects[0], share=0.0, power_watts=None)
+    watched = reports.explanation(cause=Cause.MONITOR, suspects=(watcher,), unattributed_share=0.0)
+    text = "\n".join(explanation_lines(reports.plain(watched), PIPE, NOW))
+    assert "watching" in text
+    assert "working" not in text
+
+
+def test_a_cpus_load_that_is_over_does_not_keep_the_fan_as_it_is():
+    over = reports.explanation(
+        cause=Cause.SHARED_COOLER, outlook=Outlook(trend="steady", quiet_in_seconds=60.0)
+    )
+    text = "\n".join(explanation_lines(reports.plain(over), PIPE, NOW))
+    assert "Outlook:    cooling down, quiet in about 1 min" in text
+
+
+def test_a_fan_of_the_machine_is_listed_with_the_programs_that_heat_it():
+    fan = gpus()[0] | {"vendor": "chassis", "name": "ThinkPad P53 fan", "fan_percent": None}
+    lines = top_lines(fan, [], reports.plain(reports.explanation()), PIPE)
+    assert lines[0].startswith("Fan 0 ThinkPad P53 fan: 1450 RPM, 78 degC")
+    assert "ollama.service" in lines[2]
+    assert "(working)" in lines[2]
+
+
+@pytest.mark.parametrize("cause", ["shared-cooler", "monitor", "idle-clocks", "fan-fault"])
+def test_history_tells_the_reason_of_the_rise_and_not_the_heat_that_it_left(cause):
+    why = reports.explanation(cause=Cause(cause))
+    after = reports.explanation(cause=Cause.RESIDUAL_HEAT)
+    rise = reports.spike_event(EventKind.SPIKE_STARTED, 2, why=why)
+    over = reports.spike_event(EventKind.SPIKE_UPDATED, 100, why=after)
+    assert f"  {cause}  " in history_lines(grouped(events_of(rise, over)), PIPE)[1]
+
+
 def test_suspects_without_names_are_shown_as_hidden():
     plain = reports.plain(reports.explanation())
     for suspect in plain["suspects"]:

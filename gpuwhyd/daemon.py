@@ -27,6 +27,7 @@ from gpuwhyd.outputs.journal import SECTION as OUTBOX
 from gpuwhyd.outputs.journal import JournalOutput
 from gpuwhyd.outputs.notify import NotifyOutput
 from gpuwhyd.outputs.state import StateStore
+from gpuwhyd.processes.gpu_users import CardUsers
 from gpuwhyd.processes.hidepid import HidepidWatch
 from gpuwhyd.processes.table import ProcessTable
 from gpuwhyd.sampler import Sampler, SystemClock, suspended_seconds
@@ -199,6 +200,7 @@ class Daemon:
             backends=enabled_backends(roots, self._settings.sampling.disabled_backends),
             instead_of=FALLBACKS,
             processes=ProcessTable(procfs),
+            gpu_users=CardUsers(procfs=procfs, sysfs=self._options.sysfs, own_pid=os.getpid()),
             clock=SystemClock(),
             settings=self._settings.sampling,
             processes_hidden=HidepidWatch(procfs),

@@ -123,8 +123,8 @@ class DrmClients:
         card.read_at_seconds = now
         return _by_pid(card.clients.values())
 
-    def forget_all_but(self, addresses: Iterable[str]) -> None:
-        """Cards that are not read any more."""
+    def forget_all_but(self, addresses: Iterable[str | None]) -> None:
+        """Cards that are not there any more. Those that sleep go on counting where they were."""
         kept = set(addresses)
         for address in self._cards.keys() - kept:
             del self._cards[address]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpuwhyd.processes.hidepid import processes_are_hidden
-from gpuwhyd.processes.procfs import is_gone
+from gpuwhyd.processes.procfs import is_gone, read_file
 
 _log = logging.getLogger(__name__)
 
@@ -34,11 +34,17 @@ FIRST_SLICE_SECONDS = 1.0
 """The first walk is awaited: until it is over nothing can be said of anybody."""
 GIANT_DESCRIPTORS = 2000
 """A process with more than so many is a busy server, whose number changes always: only full walks look at it."""
+PROTECTED_PROCESSES = 3
+"""So many may refuse although nobody has more rights than we."""
 _DESCRIPTORS_AT_A_TIME = 256
 
 _NODE_NAMES = ("card", "renderD", "nvidia", "kfd")
 _NODE = re.compile(r".*/(?:dri/(card[0-9]+|renderD[0-9]+)|(nvidia[0-9]+)|(kfd))(?: \(deleted\))?", re.DOTALL)
 """A node that was made anew, as containers do with /dev, is called deleted by those who had it open before."""
+_CAPABILITIES = re.compile(rb"^CapEff:[ \t]*([0-9a-fA-F]{1,16})$", re.MULTILINE)
+_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, _CAP_SYS_PTRACE = 1 << 1, 1 << 2, 1 << 19
+"""Bits of the kernel's include/uapi/linux/capability.h."""
+_STATUS_LIMIT_BYTES = 4096
 _REFUSALS = frozenset((errno.EACCES, errno.EPERM))
 
 
@@ -97,12 +103,13 @@ class GpuIndex:
         """When the processes were listed for the last sweep that was finished."""
         self._is_whole = self._is_refused = False
         self._complaint = ""
+        self._protected: set[int] = set()
         self.full_walks = 0
         """How many there have been; what was learned of device nodes is learned anew with each."""
 
     @property
     def is_complete(self) -> bool:
-        """All processes have been looked at, and none of them kept its descriptors from us."""
+        """All processes have been looked at, but for a few that nobody may look into."""
         return self._is_whole and not self._is_refused
 
     @property
@@ -177,11 +184,13 @@ class GpuIndex:
                 self._seen.pop(pid, None)
                 self._held.pop(pid, None)
                 if error.errno in _REFUSALS:
-                    self._refuse()
-                    return
-                if not is_gone(error):
+                    if not self._passes_over(pid):
+                        self._refuse()
+                        return
+                elif not is_gone(error):
                     raise
             yield
+        self._protected.intersection_update(pids)
         for pid in self._seen.keys() - set(pids):
             del self._seen[pid]
             self._held.pop(pid, None)
@@ -229,6 +238,19 @@ class GpuIndex:
     def _link(self, pid: int, name: str | int) -> str:
         return f"{self._root}/{pid}/fd/{name}"
 
+    def _passes_over(self, pid: int) -> bool:
+        """Whether to go on without a process that refuses. With all rights that there are, yes: something else protects
+        it, a security module or a sandbox, and that must not hide all others. But not many: then the rights do not hold
+        for the processes of this machine (a user namespace of our own).
+        """
+        if pid not in self._protected and may_look_into_all(self._root):
+            self._protected.add(pid)
+            _log.info(
+                "process %d cannot be looked into, whatever the rights; if it uses a GPU, that is not seen",
+                pid,
+            )
+        return pid in self._protected and len(self._protected) <= PROTECTED_PROCESSES
+
     def _refuse(self) -> None:
         self._complain(
             "who uses the GPUs that NVML does not know is not told: other users' processes may not be looked into"
@@ -254,3 +276,14 @@ def numbers_are_told(procfs: str) -> bool:
         _log.debug("%s/self/fd: %s", procfs, error)
         return False
     return told > 0 and abs(told - there) <= 8
+
+
+def may_look_into_all(procfs: str) -> bool:
+    """Whether we have CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH (or CAP_DAC_OVERRIDE), which all descriptors take."""
+    try:
+        found = _CAPABILITIES.search(read_file(f"{procfs}/self/status", _STATUS_LIMIT_BYTES))
+    except OSError as error:
+        _log.debug("%s/self/status: %s", procfs, error)
+        return False
+    held = int(found[1], 16) if found else 0
+    return bool(held & _CAP_SYS_PTRACE and held & (_CAP_DAC_READ_SEARCH | _CAP_DAC_OVERRIDE))

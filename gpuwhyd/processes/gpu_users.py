@@ -75,7 +75,7 @@ class CardUsers:
         self._note_rest(readings, now)
         to_read = {a for r in readings if (a := r.gpu.pci_address) and self._needs_clients(r)}
         held = {a for r in readings if (a := r.gpu.pci_address) and self._needs_holders(r, now)}
-        self._clients.forget_all_but(to_read)
+        self._clients.forget_all_but(reading.gpu.pci_address for reading in readings)
         if not to_read and not held:
             self._made = {}
             return readings

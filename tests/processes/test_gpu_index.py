@@ -454,6 +454,29 @@ def test_an_ordinary_user_learns_that_it_is_not_complete_and_the_log_says_it_onc
     assert done.stderr.count("other users' processes may not be looked into") == 1
 
 
+WITH_THE_RIGHTS_OF_THE_SERVICE = """
+import os
+from pathlib import Path
+from gpuwhyd.processes.gpu_index import GpuIndex
+index = GpuIndex(Path("/proc"), own_pid=os.getpid())
+index.advance(1000)
+print(index.is_complete, sorted({one.node for one in index.descriptors}))
+"""
+
+
+@pytest.mark.root
+def test_the_two_capabilities_of_the_service_are_enough(tmp_path: Path) -> None:
+    """The process that is looked at is another user's."""
+    (tmp_path / "dri").mkdir()
+    with (tmp_path / "dri/renderD4711").open("w") as node, running(pass_fds=(node.fileno(),), user=65534):
+        pass_on = ["setpriv", "--bounding-set=-all,+sys_ptrace,+dac_read_search", "--no-new-privs"]
+        command = [*pass_on, sys.executable, "-c", WITH_THE_RIGHTS_OF_THE_SERVICE]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    complete, nodes = done.stdout.split(" ", 1)
+    assert complete == "True", done.stderr
+    assert "renderD4711" in nodes
+
+
 HIDEPID = """
 import os, sys
 from pathlib import Path

@@ -1,7 +1,10 @@
 """Processes with open device nodes, DRM clients, KFD and power states, as plain files below a /proc and a /sys."""
 
+import os
 import shutil
 from pathlib import Path
+
+import pytest
 
 from gpuwhyd.model import GpuIdentity, GpuProcess, GpuReading
 from gpuwhyd.processes.gpu_users import CardUsers
@@ -53,6 +56,22 @@ def reading(address: str = AMD, **more: object) -> GpuReading:
         driver=str(more.pop("driver", "amdgpu")),
     )
     return GpuReading(gpu=gpu, backend="test", **more)  # type: ignore[arg-type]
+
+
+def touched(monkeypatch: pytest.MonkeyPatch, gpus: "FakeGpus") -> list[str]:
+    """All files below the fake /proc and /sys that are opened, listed, followed or asked for from now on."""
+    seen: list[str] = []
+    roots = (str(gpus.procfs), str(gpus.sysfs))
+    for name in ("open", "listdir", "readlink", "stat"):
+        real = getattr(os, name)
+
+        def spy(path: object, *more: object, real: object = real, **named: object) -> object:
+            if str(path).startswith(roots):
+                seen.append(str(path))
+            return real(path, *more, **named)  # type: ignore[operator]
+
+        monkeypatch.setattr(os, name, spy)
+    return seen
 
 
 class FakeGpus:

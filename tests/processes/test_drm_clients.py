@@ -104,6 +104,29 @@ def test_a_client_moves_on_with_the_work(gpus: FakeGpus) -> None:
     assert set(gpus.processes(1004)) == {43}, "nobody used the processor: it stays where it was"
 
 
+def test_a_client_stays_while_nobody_uses_the_processor(gpus: FakeGpus) -> None:
+    gpus.process(42, cpu_ticks=9000)
+    gpus.process(43, cpu_ticks=1)
+    for busy in (1, 2, 3):
+        for pid in (42, 43):
+            gpus.holds(pid, 7, fdinfo=amdgpu(1, gfx=busy * SECOND))
+        assert set(gpus.processes(1000 + 2 * busy)) == {42}
+
+
+def test_who_comes_later_gets_no_client_for_work_of_long_ago(gpus: FakeGpus) -> None:
+    """A daemon with years of processor time is handed a descriptor, and sleeps."""
+    gpus.process(42, cpu_ticks=100)
+    gpus.process(43, cpu_ticks=1)
+    gpus.process(44, cpu_ticks=9_000_000)
+    for pid in (42, 43):
+        gpus.holds(pid, 7, fdinfo=amdgpu(1, gfx=SECOND))
+    assert set(gpus.processes(1000)) == {42}
+    for pid in (42, 43, 44):
+        gpus.holds(pid, 7, fdinfo=amdgpu(1, gfx=2 * SECOND))
+    gpus.process(42, cpu_ticks=120)
+    assert set(gpus.processes(1030)) == {42}
+
+
 def test_a_shared_client_outlives_its_owner(gpus: FakeGpus) -> None:
     gpus.process(42, cpu_ticks=9000)
     gpus.process(43, cpu_ticks=1)
@@ -214,6 +237,16 @@ def test_after_a_sleep_work_is_counted_from_when_the_card_woke(gpus: FakeGpus) -
     assert gpus.processes(1052)[42].engine_percent == pytest.approx(50)
 
 
+def test_a_client_opened_before_a_sleep_worked_after_it(gpus: FakeGpus) -> None:
+    gpus.tick(1000)
+    gpus.process(42, start_ticks=100_100)
+    gpus.holds(42, 7, fdinfo=amdgpu(1, gfx=SECOND))
+    other = reading(INTEL, vendor="intel", driver="i915")
+    for now in range(1010, 1060, 10):
+        gpus.tick(now, reading(state=GpuState.ASLEEP), other)
+    assert gpus.processes(1054)[42].engine_percent == pytest.approx(25)
+
+
 def test_a_client_that_vanishes_is_gone_and_its_process_with_it(gpus: FakeGpus) -> None:
     gpus.holds(42, 7, fdinfo=amdgpu(1))
     gpus.holds(43, 7, fdinfo=amdgpu(2))
@@ -230,6 +263,13 @@ def test_a_number_that_is_something_else_now_is_no_client(gpus: FakeGpus) -> Non
     assert gpus.processes(1002) == {}
     said.write_text(amdgpu(1, pci="0000:0b:00.0", gfx=9 * SECOND))
     assert gpus.processes(1004) == {}, "it is on another card now"
+
+
+def test_the_same_client_number_on_another_card_is_not_that_client(gpus: FakeGpus) -> None:
+    said = gpus.holds(42, 7, fdinfo=amdgpu(1, gfx=SECOND))
+    gpus.tick(1000)
+    said.write_text(amdgpu(1, pci="0000:0b:00.0", gfx=2 * SECOND))
+    assert gpus.processes(1002) == {}
 
 
 def test_a_number_with_a_new_client_begins_anew(gpus: FakeGpus) -> None:

@@ -253,11 +253,11 @@ def test_one_process_with_very_many_descriptors_is_walked_in_slices_too(gpus: Fa
     gpus.holds(100, 5000)
     times = iter(range(1000))
     index = GpuIndex(gpus.procfs, own_pid=OWN_PID, stopwatch=lambda: next(times))
-    index.advance(1000)
-    assert not index.is_complete
-    for now in range(1002, 1030, 2):
-        index.advance(now)
-    assert index.is_complete
+    ticks = 0
+    while not index.is_complete:
+        index.advance(1000 + 2 * ticks)
+        ticks += 1
+    assert ticks == 5, "after each of two processes, after 256 and after 512 descriptors, and what is left"
     assert held(index) == [(100, 5000, "renderD128")]
 
 
@@ -375,6 +375,7 @@ def test_a_descriptor_exchanged_for_another_is_found_by_the_full_walk(nodes: Nod
         assert held(index) == []
     index.advance(1060)
     assert held(index) == [(HERE, number, "renderD128")]
+    assert [one.absent_at_seconds for one in index.descriptors] == [1000], "nobody has looked since"
 
 
 def test_a_new_process_is_found_with_the_next_sweep_and_early_when_asked_for(nodes: Nodes) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from gpuwhyd.model import GpuProcess, GpuReading, GpuState
-from tests.processes.fake_gpus import AMD, INTEL, OWN_PID, FakeGpus, amdgpu, i915, reading
+from gpuwhyd.processes.gpu_nodes import GpuNodes
+from tests.processes.fake_gpus import AMD, INTEL, OWN_PID, FakeGpus, amdgpu, i915, reading, touched
 
 SECOND = 1_000_000_000
 NVIDIA = "0000:01:00.0"
@@ -20,22 +21,6 @@ def gpus(tmp_path: Path) -> FakeGpus:
     gpus = FakeGpus(tmp_path)
     gpus.card()
     return gpus
-
-
-def touched(monkeypatch: pytest.MonkeyPatch, gpus: FakeGpus) -> list[str]:
-    """All files below the fake /proc and /sys that are opened, listed, followed or asked for from now on."""
-    seen: list[str] = []
-    roots = (str(gpus.procfs), str(gpus.sysfs))
-    for name in ("open", "listdir", "readlink", "stat"):
-        real = getattr(os, name)
-
-        def spy(path: object, *more: object, real: object = real, **named: object) -> object:
-            if str(path).startswith(roots):
-                seen.append(str(path))
-            return real(path, *more, **named)  # type: ignore[operator]
-
-        monkeypatch.setattr(os, name, spy)
-    return seen
 
 
 # -- what is not touched ----------------------------------------------------------------------------------------------
@@ -139,6 +124,8 @@ def test_a_node_that_is_on_no_pci_bus_is_nobodys(gpus: FakeGpus) -> None:
     gpus.holds(42, 7, "dri/renderD140", "drm-driver:\tv3d\ndrm-client-id:\t1\n")
     gpus.holds(43, 7, "dri/renderD141")  # its card was unplugged
     assert gpus.processes(1000) == {}
+    nodes = GpuNodes(sysfs=gpus.sysfs, procfs=gpus.procfs)
+    assert [nodes.address(node) for node in ("renderD128", "renderD140", "renderD141")] == [AMD, None, None]
 
 
 def test_a_node_that_is_another_cards_now_is_looked_up_anew(gpus: FakeGpus) -> None:
@@ -261,6 +248,17 @@ def test_who_explains_the_work_makes_no_further_search(
         gpus.tick(now, reading(utilization_percent=90.0))
     swept = [path for path in seen if path == str(gpus.procfs)]
     assert swept == []
+
+
+def test_power_that_is_explained_makes_no_search(gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = gpus.holds(41, 7, fdinfo=amdgpu(1, gfx=SECOND))
+    gpus.tick(1000, reading(power_watts=20.0))
+    gpus.tick(1002, reading(power_watts=20.0))
+    seen = touched(monkeypatch, gpus)
+    for now in range(1004, 1030, 2):
+        said.write_text(amdgpu(1, gfx=SECOND * (now - 1000)))
+        gpus.tick(now, reading(power_watts=90.0))
+    assert str(gpus.procfs) not in seen
 
 
 def test_a_search_that_finds_nobody_is_given_up(gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from gpuwhyd.model import GpuState
 from gpuwhyd.processes.kfd import KfdUse, engine_percents
-from tests.processes.fake_gpus import OWN_PID, FakeGpus, amdgpu, reading
+from tests.processes.fake_gpus import OWN_PID, FakeGpus, amdgpu, reading, touched
 
 SECOND = 1_000_000_000
 GPU = 51_234
@@ -121,12 +121,26 @@ def test_a_sleeping_card_is_left_alone(with_kfd: FakeGpus) -> None:
     assert with_kfd.tick(1000, asleep) == (asleep,)
 
 
-def test_of_a_card_that_is_let_go_only_what_the_kernel_has_in_memory_is_read(with_kfd: FakeGpus) -> None:
-    with_kfd.kfd_process(42, GPU, vram=1 << 30, queues=1)
-    occupancy = with_kfd.sysfs / f"class/kfd/kfd/proc/42/stats_{GPU}/cu_occupancy"
-    occupancy.symlink_to(occupancy.parent)  # whoever reads it gets an error, and takes that for "unknown"
+def test_of_a_card_that_is_let_go_only_what_the_kernel_has_in_memory_is_read(
+    with_kfd: FakeGpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_kfd.kfd_process(42, GPU, vram=1 << 30, queues=1, occupancy=30)
+    seen = touched(monkeypatch, with_kfd)
     process = with_kfd.processes(1000, reading(state=GpuState.UNKNOWN, can_suspend=True))[42]
     assert (process.kind, process.engine_percent, process.memory_used_bytes) == ("holder", 0, 1 << 30)
+    assert [path for path in seen if "stats_" in path or "sdma_" in path] == []
+
+
+def test_an_id_of_no_card_is_looked_for_once_between_full_walks(
+    with_kfd: FakeGpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_kfd.kfd_process(42, 666, vram=1 << 30)
+    seen = touched(monkeypatch, with_kfd)
+    for now in range(1000, 1030, 2):
+        assert with_kfd.processes(now) == {}
+    assert sum(path.endswith("topology/nodes") for path in seen) == 1
+    with_kfd.kfd_node(5, 666)
+    assert set(with_kfd.processes(1030)) == {42}
 
 
 def test_a_process_that_ends_in_between_is_left_out(with_kfd: FakeGpus) -> None:

@@ -28,6 +28,7 @@ from gpuwhyd.outputs.journal import SECTION as OUTBOX
 from gpuwhyd.outputs.journal import JournalOutput
 from gpuwhyd.outputs.notify import NotifyOutput
 from gpuwhyd.outputs.state import StateStore
+from gpuwhyd.processes.gpu_users import CardUsers
 from gpuwhyd.processes.hidepid import HidepidWatch
 from gpuwhyd.processes.host import HostWatch
 from gpuwhyd.processes.table import ProcessTable
@@ -235,6 +236,7 @@ def build_sampler(options: Options, settings: Settings) -> Sampler:
         backends=enabled_backends(roots, settings.sampling.disabled_backends),
         instead_of=FALLBACKS,
         processes=ProcessTable(roots.procfs),
+        gpu_users=CardUsers(procfs=roots.procfs, sysfs=roots.sysfs, own_pid=os.getpid()),
         clock=SystemClock(),
         settings=settings.sampling,
         processes_hidden=HidepidWatch(roots.procfs),

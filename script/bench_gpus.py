@@ -75,13 +75,21 @@ class Gpus:
 
 
 @contextlib.contextmanager
-def sleepers(folder: Path, count: int) -> Iterator[tuple[int, ...]]:
-    """The pids of so many cheap processes, or of as many as the machine allows. None of them is left afterwards."""
+def sleepers(
+    folder: Path, count: int, *, descriptors: int = 0, node: Path | None = None, every: int = 1
+) -> Iterator[tuple[int, ...]]:
+    """The pids of so many cheap processes, or of as many as the machine allows. None of them is left afterwards.
+
+    Together they hold so many descriptors; every so many-th process has `node` open.
+    """
     program = folder / "bench_sleepers"
     if not program.exists():
         compile_c(HERE / "bench_sleepers.c", program)
     with subprocess.Popen(
-        [str(program), str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [str(program), str(count), str(descriptors), *([] if node is None else [str(node), str(every)])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

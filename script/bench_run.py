@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpuwhyd import __version__
+from script import bench_index
 from script.bench_gpus import Gpus, compile_loop, sleepers
 from script.bench_programs import PEERS, Cost, Site, gpuwhyd, installed, measure, peer, wait_for_samples
 from script.bench_serving import serving, signals_heard
@@ -34,6 +35,8 @@ _LOOP_PAUSE_SECONDS = 0.5
 
 def main() -> int:
     options = _options()
+    if options.index_only:
+        return bench_index.main()
     # short, because a socket name holds 107 bytes
     with tempfile.TemporaryDirectory(prefix="bench-") as name, private_bus() as bus, _journald() as journald:
         folder = Path(name)
@@ -44,7 +47,8 @@ def main() -> int:
         print(_heading(options, journald is not None), flush=True)
         _beside_peers(site, options)
         _alone(site, options)
-    return 0
+    print()
+    return bench_index.main()
 
 
 def _options() -> argparse.Namespace:
@@ -52,6 +56,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="between samples")
     parser.add_argument("--samples", type=int, default=30, metavar="N", help="for each figure")
     parser.add_argument("--crowd", type=int, default=max(CROWDS), metavar="N", help="most processes to start")
+    parser.add_argument("--index-only", action="store_true", help="only what it costs to know who uses a GPU")
     parser.add_argument("--peers", type=Path, default=Path("/nonexistent"), help=argparse.SUPPRESS)
     return parser.parse_args()
 

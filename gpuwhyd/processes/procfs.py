@@ -89,17 +89,17 @@ def printable(text: str) -> str:
 
 def read_stat(process: Path | str) -> Stat | None:
     """None when the kernel's line cannot be understood. Raises OSError: see `is_gone`."""
-    return parse_stat(_read(f"{process}/stat", _STAT_LIMIT_BYTES))
+    return parse_stat(read_file(f"{process}/stat", _STAT_LIMIT_BYTES))
 
 
 def read_uid(process: Path | str) -> int | None:
-    return _unless_hidden(lambda: parse_uid(_read(f"{process}/status", _STATUS_LIMIT_BYTES)))
+    return _unless_hidden(lambda: parse_uid(read_file(f"{process}/status", _STATUS_LIMIT_BYTES)))
 
 
 def read_command_line(process: Path | str) -> tuple[str, ...] | None:
     """None for kernel threads and for what may not be read."""
     return _unless_hidden(
-        lambda: parse_command_line(_read(f"{process}/cmdline", COMMAND_LINE_LIMIT_BYTES)) or None
+        lambda: parse_command_line(read_file(f"{process}/cmdline", COMMAND_LINE_LIMIT_BYTES)) or None
     )
 
 
@@ -111,7 +111,7 @@ def read_executable(process: Path | str) -> str | None:
 def read_cgroup(process: Path | str) -> str | None:
     """None too on a kernel without cgroups."""
     return _unless_hidden(
-        lambda: _read(f"{process}/cgroup", _CGROUP_LIMIT_BYTES).decode(errors="surrogateescape")
+        lambda: read_file(f"{process}/cgroup", _CGROUP_LIMIT_BYTES).decode(errors="surrogateescape")
     )
 
 
@@ -128,7 +128,8 @@ def _unless_hidden(read: Callable[[], Read]) -> Read | None:
         return None
 
 
-def _read(path: str, limit: int) -> bytes:
+def read_file(path: str, limit: int) -> bytes:
+    """At most `limit` bytes. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         pieces: list[bytes] = []

@@ -13,6 +13,7 @@ from gpuwhyd.bus.header import Header, MessageKind
 from gpuwhyd.config import parse
 from gpuwhyd.errors import ConfigError
 from gpuwhyd.model import ProgramKind
+from gpuwhyd.processes import fdinfo as gpu_clients
 from gpuwhyd.processes import procfs
 from gpuwhyd.processes.cgroup import placement
 from gpuwhyd.processes.hidepid import is_hidden_in
@@ -20,6 +21,7 @@ from gpuwhyd.processes.program import program_of
 from tests.fuzz.libraries import both
 from tests.fuzz.test_bus_stream import MESSAGES, SAMPLES, shown, taken, total_bytes
 from tests.fuzz.test_bus_values import BODIES, encoded_body
+from tests.fuzz.test_gpu_files import FDINFOS, bounded
 from tests.fuzz.test_proc_files import CGROUPS, STATS, STATUSES, told
 from tests.fuzz.test_settings_files import COMMENTS_TAKEN_OFF, CONFIG, RULES
 from tests.fuzz.test_state import STATES, lives_on, restored
@@ -99,6 +101,12 @@ def proc(data: bytes) -> None:
     assert clean_text(cleaned) == cleaned
 
 
+def fdinfo(data: bytes) -> None:
+    found = gpu_clients.parse(data)
+    if found is not None:
+        bounded(found)
+
+
 def configuration(data: bytes) -> None:
     try:
         parse(data.decode(errors="replace"), "f.toml")
@@ -137,6 +145,7 @@ TARGETS = {
         seeds=[*STATS, *STATUSES, b"a\0-b\0", DEBIAN.format(options=",hidepid=2").encode()],
         measured=("gpuwhyd.processes", "gpuwhyd.bus"),
     ),
+    "fdinfo": Target(run=fdinfo, seeds=FDINFOS, measured=("gpuwhyd.processes",)),
     "configuration": Target(
         run=configuration,
         seeds=[text.encode() for text in (CONFIG, COMMENTS_TAKEN_OFF, RULES)],

@@ -152,6 +152,10 @@ class Card:
             self.explanation = self._explanation(snapshot, None, _NO_READING, (), Outlook())
         return spike
 
+    def end_alerts(self, settings: EngineSettings) -> list[Firing]:
+        """With its removal: nothing would ever clear them."""
+        return self._rules.end(self._seen_last_at, settings.rules)
+
     def _follow_fan(
         self, snapshot: Snapshot, reading: GpuReading, settings: EngineSettings, *, before: float | None
     ) -> tuple[Change | None, Spike | None]:

@@ -488,15 +488,15 @@ def test_a_fallback_is_not_asked_while_the_better_backend_works(fallback_first: 
 
 def test_a_fallback_takes_over_while_the_better_backend_fails_and_lets_go_when_it_is_back() -> None:
     async def test() -> None:
-        better, fallback = ScriptedBackend("better"), ScriptedBackend("fallback")
+        better, fallback, now = ScriptedBackend("better"), ScriptedBackend("fallback"), [0.0]
         the_same_card(better, fallback)
-        sampler = build(better, fallback, instead_of={"fallback": "better"})
+        sampler = build(better, fallback, instead_of={"fallback": "better"}, monotonic_seconds=lambda: now[0])
         await take(sampler, 1)
         better.then = failing
         assert who_reads(await take(sampler, 3))[1:] == [["fallback"]] * 2
         assert fallback.closes == 0
         better.then = better.good
-        sampler._watches["better"]._next_try_seconds = 0.0  # its backoff is over
+        now[0] += FIRST_RETRY_SECONDS
         snapshots = await take(sampler, 3)
         assert who_reads(snapshots)[1:] == [["better"]] * 2
         reads = fallback.reads
@@ -546,14 +546,21 @@ def test_a_fallback_whose_better_backend_is_disabled_is_asked_like_any_other() -
 
 def test_a_fallback_that_hangs_is_not_closed_until_it_answers() -> None:
     async def test() -> None:
-        release, better, fallback = threading.Event(), ScriptedBackend("better"), ScriptedBackend("fallback")
+        release, now = threading.Event(), [0.0]
+        better, fallback = ScriptedBackend("better"), ScriptedBackend("fallback")
         better.then = failing
-        sampler = build(better, fallback, instead_of={"fallback": "better"}, settings=SHORT)
+        sampler = build(
+            better,
+            fallback,
+            instead_of={"fallback": "better"},
+            settings=SHORT,
+            monotonic_seconds=lambda: now[0],
+        )
         await take(sampler, 2)
         fallback.then = lambda: (release.wait(10), fallback.good())[1]
         await take(sampler, 1)
         better.then = better.good
-        sampler._watches["better"]._next_try_seconds = 0.0
+        now[0] += FIRST_RETRY_SECONDS
         await take(sampler, 2)
         assert fallback.closes == 0
         release.set()
@@ -599,12 +606,12 @@ def test_a_backend_whose_last_card_has_gone_waits_for_the_next_and_does_not_fail
 
 def test_only_who_has_looked_says_that_there_is_no_card() -> None:
     async def test() -> None:
-        backend = ScriptedBackend()
+        backend, now = ScriptedBackend(), [0.0]
         backend.probe_answer = ProbeResult(answer=Probe.LATER, message="no library")
-        sampler = build(backend)
+        sampler = build(backend, monotonic_seconds=lambda: now[0])
         assert [health.has_no_card for health in (await take(sampler, 1))[0].backends] == [False]
         backend.probe_answer = ProbeResult(answer=Probe.LATER, message="no card", no_card=True)
-        sampler._watches["scripted"]._next_try_seconds = 0.0
+        now[0] += LATER_SECONDS
         assert [health.has_no_card for health in (await take(sampler, 1))[0].backends] == [True]
         await sampler.close()
 
@@ -620,9 +627,8 @@ def test_what_may_be_there_now_is_tried_at_once_but_never_more_often_than_a_firs
             backend.probe_answer = ProbeResult(answer=Probe.LATER)
         watch = BackendWatch(backend, lambda: now[0])
         for _ in range(6):  # a failure's backoff is at a minute then
-            watch._next_try_seconds = now[0]
+            now[0] += 60.0
             await ask(watch)
-        assert not watch.is_due()
         now[0] += 3.0
         assert not watch.is_due()
         watch.look_anew()

@@ -38,6 +38,10 @@ _RETRY_SECONDS = 60.0
 _SHY_SECONDS = 600.0
 """So long no NVML beside a sleeping card, after initialising it woke one."""
 
+_NO_DRIVER = (
+    "no kernel driver has the NVIDIA card: modprobe nvidia, unless it is on its way to another driver"
+)
+
 
 def _wall_usec() -> int:
     return time.time_ns() // 1000
@@ -90,6 +94,8 @@ class NvmlBackend:
             self._look_at_bus(library)
             if not self._slots:
                 return ProbeResult(answer=Probe.LATER, message="no NVIDIA card on the PCI bus", no_card=True)
+            if not self._have_driver() and module_version(self._sysfs) is not None:
+                return ProbeResult(answer=Probe.LATER, message=_NO_DRIVER)
             asleep = self._asleep()
             if len(asleep) < len(self._slots) and not self._is_shy(asleep):
                 self._initialise(library, asleep, attach_all=not asleep)
@@ -106,6 +112,8 @@ class NvmlBackend:
             self._look_at_bus(library)
             if not self._slots:
                 raise NoCardError("no NVIDIA card is left on the PCI bus")
+            if not self._have_driver():
+                raise BackendUnavailableError(_NO_DRIVER)
             asleep = self._asleep()
             held = self._held(asleep, now)
             if not held:
@@ -166,12 +174,19 @@ class NvmlBackend:
             self._slots[address].grip.slept()
         return asleep
 
+    def _have_driver(self) -> frozenset[str]:
+        """The cards that NVIDIA's driver has now. Unbinding first takes the link away (__device_release_driver in
+        drivers/base/dd.c), then waits until nobody has the card open: to open it once more would hold that up.
+        """
+        return frozenset(self._bus[1]) & self._slots.keys() if self._bus is not None else frozenset()
+
     def _held(self, asleep: frozenset[str], now: float) -> tuple[str, ...]:
         """The cards that NVML may have open now."""
+        with_driver = self._have_driver()
         return tuple(
             address
             for address, slot in self._slots.items()
-            if address not in asleep and not slot.grip.is_let_go(now)
+            if address in with_driver and address not in asleep and not slot.grip.is_let_go(now)
         )
 
     def _initialise(self, library: NvmlLibrary, asleep: frozenset[str], *, attach_all: bool) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from gpuwhyd.backends.base import Probe
 from gpuwhyd.backends.sysfs_backend import SysfsBackend
-from gpuwhyd.errors import NoCardError
+from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.model import BackendState, GpuReading, GpuState
 from tests.backends.nvml_rig import ADDRESS, SECOND, NvmlRig
 from tests.backends.sysfs_card import DRIVER, CardSlot, PlainCard
@@ -149,6 +149,30 @@ def test_a_card_without_a_driver_that_another_one_takes_is_nvmls_no_more(nvml: N
     assert not nvml.backend.probe().no_card
     nvml.sysfs.bind(ADDRESS, "vfio-pci")
     assert nvml.backend.probe().no_card
+
+
+def test_a_card_that_is_being_unbound_is_let_go_and_not_opened_again(nvml: NvmlRig) -> None:
+    """NVIDIA's driver waits until nobody has the card open, and the kernel has taken its link away by then."""
+    card, other = nvml.add_card(), nvml.add_card(SECOND)
+    nvml.read()
+    nvml.sysfs.unbind(SECOND)
+    opened = other.attach_count
+    for _ in range(3):
+        first, second = nvml.read().readings
+        assert (first.state, second.state) == (GpuState.AWAKE, GpuState.UNKNOWN)
+    assert (other.attached, other.attach_count) == (0, opened)
+    nvml.sysfs.unbind(ADDRESS)
+    with pytest.raises(BackendError, match="no kernel driver has the NVIDIA card"):
+        nvml.read()
+    nvml.backend.close()
+    opened = card.attach_count
+    nvml.sysfs.set_module_version("550.54.14")
+    found = nvml.backend.probe()
+    assert (found.answer, found.no_card) == (Probe.LATER, False)
+    assert (card.attached, card.attach_count) == (0, opened)
+    nvml.sysfs.bind(ADDRESS, "nvidia")
+    assert nvml.backend.probe().answer is Probe.READY
+    assert nvml.read().readings[0].state is GpuState.AWAKE
 
 
 def test_another_device_on_the_bus_does_not_cost_nvmls_session(nvml: NvmlRig) -> None:

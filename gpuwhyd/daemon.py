@@ -33,6 +33,7 @@ from gpuwhyd.processes.hidepid import HidepidWatch
 from gpuwhyd.processes.host import HostWatch
 from gpuwhyd.processes.table import ProcessTable
 from gpuwhyd.sampler import Sampler, SystemClock, suspended_seconds
+from gpuwhyd.uevents import UeventWatch, watched
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +120,7 @@ class Daemon:
             loop.create_task(self._save_now_and_then(), name="state"),
         ]
         stop = loop.create_task(self._stop.wait(), name="stop")
+        uevents = self._watch_uevents()
         try:
             ended, _ = await asyncio.wait((stop, *parts), return_when=asyncio.FIRST_COMPLETED)
             for task in ended - {stop}:
@@ -128,6 +130,8 @@ class Daemon:
             for task in (stop, *parts, *reloads):
                 task.cancel()
             await asyncio.gather(stop, *parts, *reloads, return_exceptions=True)
+            if uevents is not None:
+                uevents.close()
             await self._close()
 
     async def reload(self) -> None:
@@ -175,6 +179,12 @@ class Daemon:
     async def _reload_on_signal(self) -> None:
         with contextlib.suppress(ConfigError):  # logged by reload
             await self.reload()
+
+    def _watch_uevents(self) -> UeventWatch | None:
+        """Of this machine's own kernel: they tell nothing of simulated cards, or of a /sys that is elsewhere."""
+        if self._options.simulate is not None or self._options.sysfs != Roots().sysfs:
+            return None
+        return watched(self._sampler.look_anew)
 
     async def _close(self) -> None:
         """Each part, whatever the others do: the state above all."""

@@ -13,6 +13,10 @@ class BackendUnavailableError(GpuwhydError):
     """This way to read GPUs cannot work here, now: nothing to repair, perhaps later."""
 
 
+class NoCardError(GpuwhydError):
+    """A backend looked, and no card of its kind is there any more: no failure, and nobody's to repair."""
+
+
 class BackendError(GpuwhydError):
     """A read failed this time: nothing is published from it, and it is tried again with backoff."""
 

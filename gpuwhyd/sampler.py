@@ -126,8 +126,10 @@ class Sampler:
         instead_of: Mapping[str, str] = {},
         gpu_users: GpuUsers | None = None,
         host: Host | None = None,
+        monotonic_seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         """`suspended_seconds`: how long the machine has slept since boot; `processes_hidden`: may read files.
+        By `monotonic_seconds` backends are tried again: a driver's time is real, also where the engine's is not.
 
         `instead_of`: the name of a fallback -> the name of the backend that makes it needless.
         """
@@ -138,7 +140,7 @@ class Sampler:
         self._processes_hidden = processes_hidden
         self._suspended_seconds = suspended_seconds
         self._slept_before = suspended_seconds()
-        self._watches = {backend.name: BackendWatch(backend, time.monotonic) for backend in backends}
+        self._watches = {backend.name: BackendWatch(backend, monotonic_seconds) for backend in backends}
         self._instead_of = {
             name: self._watches[other] for name, other in instead_of.items() if other in self._watches
         }

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gpuwhyd.backends.base import BackendReadings, Probe, ProbeResult
-from gpuwhyd.backends.watch import LATER_SECONDS, BackendWatch
-from gpuwhyd.errors import BackendError
+from gpuwhyd.backends.watch import FIRST_RETRY_SECONDS, LATER_SECONDS, BackendWatch
+from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.model import (
     BackendState,
     GpuIdentity,
@@ -446,5 +446,231 @@ def test_threads_end_with_the_sampler() -> None:
         for thread in workers:
             await asyncio.to_thread(thread.join, 5)
             assert not thread.is_alive()
+
+    run(test())
+
+
+# -- fallbacks ----------------------------------------------------------------------------------------------------
+
+
+def the_same_card(*backends: ScriptedBackend) -> None:
+    for backend in backends:
+        gpu = GpuIdentity(id="pci_0000_01_00_0", name="card", vendor="test")
+        reading = GpuReading(gpu=gpu, backend=backend.name)
+        backend.good = lambda reading=reading: BackendReadings(readings=(reading,))  # type: ignore[method-assign]
+        backend.then = backend.good
+
+
+def failing() -> BackendReadings:
+    raise BackendError("no")
+
+
+def who_reads(snapshots: list[Snapshot]) -> list[list[str]]:
+    return [[reading.backend for reading in snapshot.readings] for snapshot in snapshots]
+
+
+@pytest.mark.parametrize("fallback_first", [True, False])
+def test_a_fallback_is_not_asked_while_the_better_backend_works(fallback_first: bool) -> None:
+    async def test() -> None:
+        better, fallback = ScriptedBackend("better"), ScriptedBackend("fallback")
+        the_same_card(better, fallback)
+        order = (fallback, better) if fallback_first else (better, fallback)
+        sampler = build(*order, instead_of={"fallback": "better"})
+        snapshots = await take(sampler, 3)
+        assert who_reads(snapshots) == [["better"]] * 3
+        assert (fallback.probes, fallback.reads) == (0, 0), "not even at the start"
+        health = {health.name: health for health in snapshots[-1].backends}["fallback"]
+        assert (health.state, health.message) == (BackendState.WAITING, "not needed while better works")
+        await sampler.close()
+
+    run(test())
+
+
+def test_a_fallback_takes_over_while_the_better_backend_fails_and_lets_go_when_it_is_back() -> None:
+    async def test() -> None:
+        better, fallback, now = ScriptedBackend("better"), ScriptedBackend("fallback"), [0.0]
+        the_same_card(better, fallback)
+        sampler = build(better, fallback, instead_of={"fallback": "better"}, monotonic_seconds=lambda: now[0])
+        await take(sampler, 1)
+        better.then = failing
+        assert who_reads(await take(sampler, 3))[1:] == [["fallback"]] * 2
+        assert fallback.closes == 0
+        better.then = better.good
+        now[0] += FIRST_RETRY_SECONDS
+        snapshots = await take(sampler, 3)
+        assert who_reads(snapshots)[1:] == [["better"]] * 2
+        reads = fallback.reads
+        assert fallback.closes == 1, "it must hold nothing of the card"
+        await take(sampler, 2)
+        assert (fallback.reads, fallback.closes) == (reads, 1)
+        better.then = failing
+        assert who_reads(await take(sampler, 3))[1:] == [["fallback"]] * 2, "and again"
+        await sampler.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize("answer", [Probe.LATER, Probe.NEVER])
+def test_a_fallback_reads_where_the_better_backend_is_not_there(answer: Probe) -> None:
+    async def test() -> None:
+        better, fallback = ScriptedBackend("better"), ScriptedBackend("fallback")
+        better.probe_answer = ProbeResult(answer=answer)
+        sampler = build(better, fallback, instead_of={"fallback": "better"})
+        assert who_reads(await take(sampler, 2))[1] == ["fallback"]
+        await sampler.close()
+
+    run(test())
+
+
+def test_a_fallback_stays_out_while_the_better_backend_has_let_its_cards_sleep() -> None:
+    async def test() -> None:
+        better, fallback = ScriptedBackend("better"), ScriptedBackend("fallback")
+        better.then = lambda: replace(better.good(), state=BackendState.ASLEEP)
+        sampler = build(better, fallback, instead_of={"fallback": "better"})
+        await take(sampler, 3)
+        assert fallback.probes == 0, "it would wake them"
+        await sampler.close()
+
+    run(test())
+
+
+def test_a_fallback_whose_better_backend_is_disabled_is_asked_like_any_other() -> None:
+    async def test() -> None:
+        fallback = ScriptedBackend("fallback")
+        sampler = build(fallback, instead_of={"fallback": "better"})
+        assert who_reads(await take(sampler, 1)) == [["fallback"]]
+        await sampler.close()
+
+    run(test())
+
+
+def test_a_fallback_that_hangs_is_not_closed_until_it_answers() -> None:
+    async def test() -> None:
+        release, now = threading.Event(), [0.0]
+        better, fallback = ScriptedBackend("better"), ScriptedBackend("fallback")
+        better.then = failing
+        sampler = build(
+            better,
+            fallback,
+            instead_of={"fallback": "better"},
+            settings=SHORT,
+            monotonic_seconds=lambda: now[0],
+        )
+        await take(sampler, 2)
+        fallback.then = lambda: (release.wait(10), fallback.good())[1]
+        await take(sampler, 1)
+        better.then = better.good
+        now[0] += FIRST_RETRY_SECONDS
+        await take(sampler, 2)
+        assert fallback.closes == 0
+        release.set()
+        while sampler._watches["fallback"]._worker.is_busy:
+            await asyncio.sleep(0)
+        await take(sampler, 1)
+        assert fallback.closes == 1
+        await sampler.close()
+
+    run(test())
+
+
+# -- something was plugged, unplugged or loaded -------------------------------------------------------------------
+
+
+def gone() -> BackendReadings:
+    raise NoCardError("no card is left")
+
+
+def test_a_backend_whose_last_card_has_gone_waits_for_the_next_and_does_not_fail() -> None:
+    async def test() -> None:
+        backend, now = ScriptedBackend(), [0.0]
+        watch = BackendWatch(backend, lambda: now[0])
+        assert await ask(watch)
+        assert not watch.health.has_no_card
+        backend.then = gone
+        assert await ask(watch) == ()
+        health = watch.health
+        assert (health.state, health.message, health.has_no_card) == (
+            BackendState.WAITING,
+            "no card is left",
+            True,
+        )
+        assert backend.closes == 1
+        backend.then = backend.good
+        now[0] += LATER_SECONDS
+        assert await ask(watch)
+        assert not watch.health.has_no_card
+        await watch.close(1)
+
+    run(test())
+
+
+def test_only_who_has_looked_says_that_there_is_no_card() -> None:
+    async def test() -> None:
+        backend, now = ScriptedBackend(), [0.0]
+        backend.probe_answer = ProbeResult(answer=Probe.LATER, message="no library")
+        sampler = build(backend, monotonic_seconds=lambda: now[0])
+        assert [health.has_no_card for health in (await take(sampler, 1))[0].backends] == [False]
+        backend.probe_answer = ProbeResult(answer=Probe.LATER, message="no card", no_card=True)
+        now[0] += LATER_SECONDS
+        assert [health.has_no_card for health in (await take(sampler, 1))[0].backends] == [True]
+        await sampler.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_what_may_be_there_now_is_tried_at_once_but_never_more_often_than_a_first_retry(fails: bool) -> None:
+    async def test() -> None:
+        backend, now = ScriptedBackend(), [0.0]
+        backend.then = failing
+        if not fails:
+            backend.probe_answer = ProbeResult(answer=Probe.LATER)
+        watch = BackendWatch(backend, lambda: now[0])
+        for _ in range(6):  # a failure's backoff is at a minute then
+            now[0] += 60.0
+            await ask(watch)
+        now[0] += 3.0
+        assert not watch.is_due()
+        watch.look_anew()
+        assert watch.is_due()
+        probes = backend.probes
+        for _ in range(100):  # a flood of ten seconds
+            watch.look_anew()
+            await ask(watch)
+            now[0] += 0.1
+        assert backend.probes - probes == 5
+        backend.then, backend.probe_answer = backend.good, ProbeResult(answer=Probe.READY)
+        now[0] += FIRST_RETRY_SECONDS
+        assert await ask(watch), "the backoff began anew with the last change"
+        await watch.close(1)
+
+    run(test())
+
+
+def test_what_can_never_work_and_what_works_are_left_alone() -> None:
+    async def test() -> None:
+        never, well = ScriptedBackend("never"), ScriptedBackend("well")
+        never.probe_answer = ProbeResult(answer=Probe.NEVER)
+        sampler = build(never, well)
+        await take(sampler, 1)
+        sampler.look_anew()
+        await take(sampler, 2)
+        assert (never.probes, well.probes) == (1, 1)
+        await sampler.close()
+
+    run(test())
+
+
+def test_a_change_brings_the_next_tick_forward() -> None:
+    async def test() -> None:
+        backend, clock = ScriptedBackend(), SleepingClock()
+        clock.real_duration = lambda _seconds: 3600.0  # type: ignore[method-assign]
+        sampler = build(backend, clock=clock)
+        taking = asyncio.create_task(take(sampler, 2))
+        while backend.reads == 0:
+            await asyncio.sleep(0)
+        sampler.look_anew()
+        assert len(await taking) == 2
+        await sampler.close()
 
     run(test())

@@ -18,6 +18,8 @@ class ProbeResult:
     answer: Probe
     message: str = ""
     """One line for a person: what is missing and what to do."""
+    no_card: bool = False
+    """With LATER: it looked, and no card of its kind is there. A driver or library that is missing tells nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +35,10 @@ class Backend(Protocol):
     """One way to read GPUs. All methods run in one worker thread of its own and may block; the sampler sets deadlines.
 
     `probe` never raises. `read` raises BackendError when nothing can be said this time; the sampler then calls
-    `close`, waits with backoff, and starts over with `probe`. `close` frees library and device nodes and may be
-    called twice. None of them ever wakes a suspended GPU.
+    `close`, waits with backoff, and starts over with `probe`. It raises NoCardError when its last card has gone, which
+    is the same without being a failure. A card that a `read` leaves out has gone, too: one that cannot be read now is
+    listed in state `unknown`. `close` frees library and device nodes and may be called twice. None of them ever wakes
+    a suspended GPU.
 
     `sources` is the exception: it is asked from the event loop while the thread may be at work, so it gives a tuple
     that the last `read` has left behind.

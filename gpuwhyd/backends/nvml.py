@@ -28,8 +28,9 @@ from gpuwhyd.backends.nvml_library import (
 )
 from gpuwhyd.backends.nvml_pci import driver_can_suspend, module_version, nvidia_addresses
 from gpuwhyd.backends.nvml_sources import CardRead, sources_of
-from gpuwhyd.backends.pci import PowerPaths, has_ever_slept, may_suspend, names_in, sleeps
-from gpuwhyd.errors import BackendError, BackendUnavailableError
+from gpuwhyd.backends.pci import PowerPaths, bindings, has_ever_slept, instances_in, may_suspend, sleeps
+from gpuwhyd.backends.pci_names import pci_id
+from gpuwhyd.errors import BackendError, BackendUnavailableError, NoCardError
 from gpuwhyd.model import BackendState, FieldSource, GpuReading, GpuState
 
 _log = logging.getLogger(__name__)
@@ -40,6 +41,10 @@ _SHY_SECONDS = 600.0
 """So long no NVML beside a sleeping card, after initialising it woke one."""
 _CAN_SUSPEND_SECONDS = 30.0
 """How old the word may be that a card may suspend: a monitor is plugged in more rarely than that, and it is a glob."""
+
+_NO_DRIVER = (
+    "no kernel driver has the NVIDIA card: modprobe nvidia, unless it is on its way to another driver"
+)
 
 
 def _wall_usec() -> int:
@@ -52,6 +57,8 @@ class _Slot:
 
     card: NvmlCard
     paths: PowerPaths
+    instance: int
+    """Another one at this address is another card, or the same one plugged in anew; see pci.instances_in."""
     grip: Grip = field(default_factory=Grip)
     can_suspend: bool | None = None
     can_suspend_at: float = 0.0
@@ -81,7 +88,8 @@ class NvmlBackend:
         self._monotonic = monotonic
         self._wall_usec = wall_usec
         self._library: NvmlLibrary | None = None
-        self._bus: list[str] | None = None
+        self._bus: tuple[dict[str, int], dict[str, int]] | None = None
+        """All PCI devices, and those that NVIDIA's driver has, as of the last look."""
         self._slots: dict[str, _Slot] = {}
         self._shy_until = 0.0
         self._last: tuple[CardRead, ...] = ()
@@ -89,9 +97,12 @@ class NvmlBackend:
     def probe(self) -> ProbeResult:
         try:
             library = self._binding()
+            self._bus = None  # a card without a driver may have got another one than NVIDIA's
             self._look_at_bus(library)
             if not self._slots:
-                return ProbeResult(answer=Probe.LATER, message="no NVIDIA card on the PCI bus")
+                return ProbeResult(answer=Probe.LATER, message="no NVIDIA card on the PCI bus", no_card=True)
+            if not self._have_driver() and module_version(self._sysfs) is not None:
+                return ProbeResult(answer=Probe.LATER, message=_NO_DRIVER)
             asleep = self._asleep()
             if len(asleep) < len(self._slots) and not self._is_shy(asleep):
                 self._initialise(library, asleep, attach_all=not asleep)
@@ -116,7 +127,9 @@ class NvmlBackend:
             library = self._binding()
             self._look_at_bus(library)
             if not self._slots:
-                raise BackendError("no NVIDIA card is left on the PCI bus")
+                raise NoCardError("no NVIDIA card is left on the PCI bus")
+            if not self._have_driver():
+                raise BackendUnavailableError(_NO_DRIVER)
             asleep = self._asleep()
             held = self._held(asleep, now)
             if not held:
@@ -150,19 +163,29 @@ class NvmlBackend:
 
     def _look_at_bus(self, library: NvmlLibrary) -> None:
         """Cards come and go (external ones, or unbound for a virtual machine); NVML has to look anew then."""
-        names = names_in(self._devices)
-        if names == self._bus and self._slots:
+        devices, bound = bus = instances_in(self._devices), bindings(self._sysfs, "nvidia")
+        if bus == self._bus and self._slots:
             return
-        self._bus = names
-        addresses = nvidia_addresses(self._sysfs)
-        if addresses == tuple(self._slots):
+        before, self._bus = self._bus, bus
+        ours = {address: devices[address] for address in nvidia_addresses(self._sysfs) if address in devices}
+        known = {address: slot.instance for address, slot in self._slots.items()}
+        if ours == known and before is not None and before[1] == bound:
             return
         self._shut_down(library)
         self._slots = {
-            address: self._slots.get(address)
-            or _Slot(card=NvmlCard(library, address, self._procfs), paths=PowerPaths.of(self._sysfs, address))
-            for address in addresses
+            address: self._slots[address]
+            if known.get(address) == instance
+            else self._meet(library, address, instance)
+            for address, instance in ours.items()
         }
+
+    def _meet(self, library: NvmlLibrary, address: str, instance: int) -> _Slot:
+        what = pci_id(f"{self._devices}/{address}")
+        return _Slot(
+            card=NvmlCard(library, address, self._procfs, pci_id=what),
+            paths=PowerPaths.of(self._sysfs, address),
+            instance=instance,
+        )
 
     def _asleep(self) -> frozenset[str]:
         asleep = frozenset(address for address, slot in self._slots.items() if sleeps(slot.paths))
@@ -170,12 +193,19 @@ class NvmlBackend:
             self._slots[address].grip.slept()
         return asleep
 
+    def _have_driver(self) -> frozenset[str]:
+        """The cards that NVIDIA's driver has now. Unbinding first takes the link away (__device_release_driver in
+        drivers/base/dd.c), then waits until nobody has the card open: to open it once more would hold that up.
+        """
+        return frozenset(self._bus[1]) & self._slots.keys() if self._bus is not None else frozenset()
+
     def _held(self, asleep: frozenset[str], now: float) -> tuple[str, ...]:
         """The cards that NVML may have open now."""
+        with_driver = self._have_driver()
         return tuple(
             address
             for address, slot in self._slots.items()
-            if address not in asleep and not slot.grip.is_let_go(now)
+            if address in with_driver and address not in asleep and not slot.grip.is_let_go(now)
         )
 
     def _initialise(self, library: NvmlLibrary, asleep: frozenset[str], *, attach_all: bool) -> None:

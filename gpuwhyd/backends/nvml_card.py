@@ -69,10 +69,16 @@ def throttle_names(bits: int) -> tuple[str, ...]:
 class NvmlCard:
     """What is kept of one card between ticks: identity, handle, what it declines, and what was learned of it."""
 
-    def __init__(self, library: NvmlLibrary, address: str, procfs: Path) -> None:
+    def __init__(
+        self, library: NvmlLibrary, address: str, procfs: Path, *, pci_id: str | None = None
+    ) -> None:
         self.address = address
         self.identity = GpuIdentity(
-            id=gpu_id(address), name="NVIDIA GPU", vendor="nvidia", pci_address=address.lower()
+            id=gpu_id(address),
+            name="NVIDIA GPU",
+            vendor="nvidia",
+            pci_address=address.lower(),
+            pci_id=pci_id,
         )
         self.handle: Any = None
         self._gauges: CardGauges | None = None
@@ -113,6 +119,7 @@ class NvmlCard:
             uuid=uuid or None,
             driver=f"nvidia {driver}" if driver else None,
             vbios_version=vbios or None,
+            pci_id=self.identity.pci_id,
         )
 
     def detach(self) -> None:

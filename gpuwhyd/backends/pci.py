@@ -32,9 +32,35 @@ def names_in(directory: str) -> list[str]:
         return []
 
 
+def instances_in(directory: str) -> dict[str, int]:
+    """What a directory of sysfs lists, each with its inode; nothing when it is not there. No more costly than the names.
+
+    Raises PermissionError.
+
+    The kernel gives every entry a new inode number, and does not use one again: another number under the same name
+    means that it went and came back (fs/kernfs).
+    """
+    try:
+        with os.scandir(directory) as entries:
+            return {entry.name: entry.inode() for entry in entries}
+    except PermissionError:
+        raise
+    except OSError:  # also of a device that is just going away
+        return {}
+
+
+def bindings(sysfs: Path, driver: str) -> dict[str, int]:
+    """The PCI addresses of the devices that a driver has, in bus order; another number means that one was bound anew.
+
+    A card's audio function has another driver.
+    """
+    entries = instances_in(f"{sysfs}/bus/pci/drivers/{driver}")
+    return {name: entries[name] for name in sorted(entries) if ADDRESS.fullmatch(name)}
+
+
 def bound_to(sysfs: Path, driver: str) -> list[str]:
-    """The PCI addresses of the devices that a driver has, in bus order. A card's audio function has another driver."""
-    return sorted(name for name in names_in(f"{sysfs}/bus/pci/drivers/{driver}") if ADDRESS.fullmatch(name))
+    """The addresses alone."""
+    return list(bindings(sysfs, driver))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

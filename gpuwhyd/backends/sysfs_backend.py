@@ -14,9 +14,17 @@ from typing import Protocol
 
 from gpuwhyd.backends.base import BackendReadings, Probe, ProbeResult
 from gpuwhyd.backends.grip import Grip
-from gpuwhyd.backends.pci import PowerPaths, bound_to, has_ever_slept, may_suspend, sleeps
+from gpuwhyd.backends.pci import (
+    PowerPaths,
+    bindings,
+    bound_to,
+    has_ever_slept,
+    instances_in,
+    may_suspend,
+    sleeps,
+)
 from gpuwhyd.backends.unread import unread_source
-from gpuwhyd.errors import BackendError
+from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.model import BackendState, FieldSource, GpuIdentity, GpuReading, GpuState
 
 _log = logging.getLogger(__name__)
@@ -25,6 +33,9 @@ _LOG_AGAIN_SECONDS = 600.0
 """A card that fails in every other tick fills no log."""
 _CAN_SUSPEND_SECONDS = 30.0
 """How old the word may be that a card may suspend: a monitor is plugged in more rarely than that, and it is a glob."""
+
+_SETTLING_SECONDS = 60.0
+"""A driver may go on for so long after a card is bound to it before all of the card's devices are there."""
 
 
 class SysfsCard(Protocol):
@@ -52,6 +63,8 @@ class SysfsCard(Protocol):
 class _Slot:
     card: SysfsCard
     paths: PowerPaths
+    parts: dict[str, int]
+    met_at: float
     grip: Grip = field(default_factory=Grip)
     can_suspend: bool = False
     can_suspend_at: float = float("-inf")
@@ -82,6 +95,7 @@ class SysfsBackend:
         self._make_card = make_card
         self._monotonic = monotonic
         self._slots: dict[str, _Slot] = {}
+        self._bindings: dict[str, int] = {}
         self._sources: tuple[FieldSource, ...] = ()
         self._sources_of = 0
 
@@ -91,14 +105,16 @@ class SysfsBackend:
         except OSError as error:
             return ProbeResult(answer=Probe.LATER, message=self._hidden(error))
         if not addresses:
-            return ProbeResult(answer=Probe.LATER, message=f"no card has the kernel driver {self.name}")
+            return ProbeResult(
+                answer=Probe.LATER, message=f"no card has the kernel driver {self.name}", no_card=True
+            )
         return ProbeResult(answer=Probe.READY)
 
     def read(self) -> BackendReadings:
         now = self._monotonic()
-        self._look_at_bus()
+        self._look_at_bus(now)
         if not self._slots:
-            raise BackendError(f"no card is left with the kernel driver {self.name}")
+            raise NoCardError(f"no card is left with the kernel driver {self.name}")
         readings = tuple(self._reading(slot, now) for slot in self._slots.values())
         self._note_sources(readings)
         complaints = [slot.complaint for slot in self._slots.values() if slot.complaint]
@@ -122,17 +138,39 @@ class SysfsBackend:
     def sources(self) -> tuple[FieldSource, ...]:
         return self._sources
 
-    def _look_at_bus(self) -> None:
-        """Cards come and go: external ones, or unbound for a virtual machine, or with the driver."""
+    def _look_at_bus(self, now: float) -> None:
+        """Cards come and go: external ones, or unbound for a virtual machine, or with the driver.
+
+        One that was bound anew is met anew, however quickly that went: its hwmon and DRM devices have other numbers.
+        So is one whose driver is still at it: the kernel shows the card as bound before the driver has begun with it
+        (really_probe in drivers/base/dd.c).
+        """
         try:
-            addresses = bound_to(self._sysfs, self.name)
+            before, bound = self._bindings, bindings(self._sysfs, self.name)
         except OSError as error:
             raise BackendError(self._hidden(error)) from error
-        if addresses != list(self._slots):
-            self._slots = {address: self._slots.get(address) or self._meet(address) for address in addresses}
+        if bound != before:
+            self._slots = {
+                address: self._slots[address] if before.get(address) == number else self._meet(address, now)
+                for address, number in bound.items()
+            }
+            self._bindings = bound
+        for address, slot in self._slots.items():
+            if now - slot.met_at < _SETTLING_SECONDS and self._parts(address) != slot.parts:
+                self._slots[address] = self._meet(address, now)
 
-    def _meet(self, address: str) -> _Slot:
-        return _Slot(card=self._make_card(self._sysfs, address), paths=PowerPaths.of(self._sysfs, address))
+    def _meet(self, address: str, now: float) -> _Slot:
+        return _Slot(
+            card=self._make_card(self._sysfs, address),
+            paths=PowerPaths.of(self._sysfs, address),
+            parts=self._parts(address),
+            met_at=now,
+        )
+
+    def _parts(self, address: str) -> dict[str, int]:
+        """The DRM and hwmon devices that the driver has made of a card so far."""
+        device = self._sysfs / "bus/pci/devices" / address
+        return {**instances_in(f"{device}/drm"), **instances_in(f"{device}/hwmon")}
 
     def _hidden(self, error: OSError) -> str:
         return f"the cards of {self.name} cannot be listed ({error.strerror}); look for what hides /sys from gpuwhyd"

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 
 from gpuwhyd.backends.base import Backend, BackendReadings, Probe, ProbeResult
-from gpuwhyd.errors import BackendError
+from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.model import BackendHealth, BackendState, FieldSource, GpuReading
 from gpuwhyd.worker import LateError, Worker
 
@@ -50,6 +50,9 @@ class BackendWatch:
             answer = await self._worker.call(self._step, deadline_seconds)
         except LateError:
             self._set(BackendState.FAILING, _late(deadline_seconds))
+        except NoCardError as error:
+            self._probed(ProbeResult(answer=Probe.LATER, message=str(error), no_card=True))
+            await self._let_go(deadline_seconds)
         except BackendError as error:
             await self._failed(str(error), deadline_seconds)
         except Exception as error:
@@ -72,15 +75,22 @@ class BackendWatch:
         if self._worker.is_busy:
             return
         if self._open:
-            self._open = False
-            await self._close(deadline_seconds)
+            await self._let_go(deadline_seconds)
         self._next_try_seconds = self._monotonic_seconds()
         self._set(BackendState.WAITING, message)
 
     def look_anew(self) -> None:
-        """What it waits for may be there now. A failure keeps its backoff."""
-        if self.health.state is BackendState.WAITING:
-            self._next_try_seconds = self._monotonic_seconds()
+        """Something came or went: what it waits for may be there, and what failed may work or have gone.
+
+        It is due at once, but not sooner than a first retry after it was asked: whatever comes in floods hammers no
+        driver. A backoff starts anew, because what it is to spare may be another driver now.
+        """
+        if self.health.state not in {BackendState.WAITING, BackendState.FAILING}:
+            return
+        now = self._monotonic_seconds()
+        asked_at = float("-inf") if self._asked_at_seconds is None else self._asked_at_seconds
+        self._retry_seconds = FIRST_RETRY_SECONDS
+        self._next_try_seconds = min(self._next_try_seconds, max(now, asked_at + FIRST_RETRY_SECONDS))
 
     def sources(self) -> tuple[FieldSource, ...]:
         """Where its quantities come from, as of its last reading; nothing while it gives none."""
@@ -105,14 +115,17 @@ class BackendWatch:
             self._set(BackendState.ABSENT, result.message)
             self._next_try_seconds = float("inf")
         else:
-            self._set(BackendState.WAITING, result.message)
+            self._set(BackendState.WAITING, result.message, has_no_card=result.no_card)
             self._next_try_seconds = self._monotonic_seconds() + LATER_SECONDS
 
     async def _failed(self, message: str, deadline_seconds: float) -> None:
         self._set(BackendState.FAILING, message)
-        self._open = False
         self._next_try_seconds = self._monotonic_seconds() + self._retry_seconds
         self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY_SECONDS)
+        await self._let_go(deadline_seconds)
+
+    async def _let_go(self, deadline_seconds: float) -> None:
+        self._open = False
         await self._close(deadline_seconds)
 
     async def _close(self, deadline_seconds: float) -> None:
@@ -129,12 +142,13 @@ class BackendWatch:
         self._backend.close()
         return BackendReadings(readings=())
 
-    def _set(self, state: BackendState, message: str) -> None:
-        if (state, message) == (self.health.state, self.health.message):
+    def _set(self, state: BackendState, message: str, *, has_no_card: bool = False) -> None:
+        before = self.health
+        if (state, message, has_no_card) == (before.state, before.message, before.has_no_card):
             return
-        if state is not self.health.state:
-            log.info("backend %s: %s%s", self.health.name, state, f" ({message})" if message else "")
-        self.health = BackendHealth(name=self.health.name, state=state, message=message)
+        if state is not before.state:
+            log.info("backend %s: %s%s", before.name, state, f" ({message})" if message else "")
+        self.health = BackendHealth(name=before.name, state=state, message=message, has_no_card=has_no_card)
 
 
 def _late(seconds: float) -> str:

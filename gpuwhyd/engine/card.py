@@ -151,6 +151,10 @@ class Card:
             self.explanation = nothing_read(self.known, snapshot)
         return spike
 
+    def end_alerts(self, settings: EngineSettings) -> list[Firing]:
+        """With its removal: nothing would ever clear them."""
+        return self.known.rules.end(self._seen_last_at, settings.rules)
+
     def _follow_fan(
         self, snapshot: Snapshot, reading: GpuReading, settings: EngineSettings, *, before: float | None
     ) -> tuple[Change | None, Spike | None]:

@@ -20,6 +20,7 @@ from gpuwhyd.engine.shared_heat import (
 from gpuwhyd.model import (
     AlertEvent,
     BackendEvent,
+    BackendHealth,
     BackendState,
     Event,
     EventKind,
@@ -36,8 +37,13 @@ from gpuwhyd.model import (
 )
 
 REMOVED_SECONDS = 30.0
-"""A card that its backend, itself well, does not list for so long was removed; a driver reload takes some seconds."""
+"""A card that its backend, which has looked, does not list for so long was removed.
+
+However sure it is that the card is not there: the reload of a driver takes some seconds, a cable is put back, a virtual
+machine's card is bound again, and none of that is worth a removal, the end of a spike, and learning anew.
+"""
 MOST_REMEMBERED_CARDS = 32
+"""Of those that are not plugged in, the ones that went last."""
 
 
 class Engine:
@@ -96,6 +102,9 @@ class Engine:
         # what heats a fan of the machine is known when all else has been read
         for reading in sorted(snapshot.readings, key=cools_the_machine):
             card = self._cards.get(reading.gpu.id)
+            if card is not None and _is_another(card.known.gpu, reading.gpu):
+                events += self._remove(snapshot, card)
+                card = None
             if card is None:
                 card, new = self._meet(reading.gpu)
                 if new:
@@ -151,6 +160,8 @@ class Engine:
     def _meet(self, gpu: GpuIdentity) -> tuple[Card, bool]:
         """The card of this GPU, and whether that is worth telling: not after a restart of the daemon."""
         remembered = self._dormant.pop(gpu.id, None)
+        if remembered is not None and _is_another(remembered.known.gpu, gpu):
+            remembered = None
         card = remembered or Card(gpu)
         new = remembered is None or gpu.id in self._removed
         self._removed.discard(gpu.id)
@@ -173,23 +184,33 @@ class Engine:
 
     def _follow_missing(self, snapshot: Snapshot) -> list[Event]:
         present = {reading.gpu.id for reading in snapshot.readings}
-        well = {health.name for health in snapshot.backends if health.state is BackendState.READY}
+        looked = {health.name for health in snapshot.backends if _has_looked(health)}
         events: list[Event] = []
         for card_id in [card_id for card_id in self._cards if card_id not in present]:
             card = self._cards[card_id]
-            if snapshot.resumed or card.backend not in well:
+            if snapshot.resumed or card.backend not in looked:
                 card.missing_since = None
             card.missing(snapshot)
             if card.missing_since is None or snapshot.boottime_seconds - card.missing_since < REMOVED_SECONDS:
                 continue
-            if (spike := card.vanish(snapshot, "removed")) is not None:
-                events += _spike_ended(snapshot, card, spike)
-            events.append(
-                _gpu_event(EventKind.GPU_REMOVED, snapshot, card.known.gpu, f"{card.known.label}: removed.")
-            )
-            self._dormant[card_id] = self._cards.pop(card_id)
-            self._removed.add(card_id)
-            self._label()
+            events += self._remove(snapshot, card)
+        return events
+
+    def _remove(self, snapshot: Snapshot, card: Card) -> list[Event]:
+        events: list[Event] = []
+        if (spike := card.vanish(snapshot, "removed")) is not None:
+            events += _spike_ended(snapshot, card, spike)
+        events += [_alert(snapshot, card, firing, gone=True) for firing in card.end_alerts(self._settings)]
+        sentence = f"{card.known.label}: removed, or taken from its driver."
+        events.append(_gpu_event(EventKind.GPU_REMOVED, snapshot, card.known.gpu, sentence))
+        card_id = card.known.gpu.id
+        self._dormant[card_id] = self._cards.pop(card_id)
+        self._removed.add(card_id)
+        while len(self._dormant) > MOST_REMEMBERED_CARDS:
+            forgotten = next(iter(self._dormant))
+            del self._dormant[forgotten]
+            self._removed.discard(forgotten)
+        self._label()
         return events
 
     def _with_missing(self, snapshot: Snapshot) -> Snapshot:
@@ -235,6 +256,20 @@ class Engine:
                 )
             )
         return events
+
+
+def _has_looked(health: BackendHealth) -> bool:
+    """Whether it is sure of which cards there are: it lists them also while all of them sleep."""
+    return health.state in {BackendState.READY, BackendState.ASLEEP} or health.has_no_card
+
+
+def _is_another(known: GpuIdentity, told: GpuIdentity) -> bool:
+    """Another card at the same PCI address, as far as both are known. What was learned of the one is not true of it.
+
+    Names do not tell: a sleeping card's is a guess, and each driver has its own.
+    """
+    pairs = ((known.uuid, told.uuid), (known.pci_id, told.pci_id))
+    return any(one is not None and other is not None and one != other for one, other in pairs)
 
 
 def _short(name: str) -> str:
@@ -283,7 +318,7 @@ def _spike_event(
     )
 
 
-def _alert(snapshot: Snapshot, card: Card, firing: Firing) -> AlertEvent:
+def _alert(snapshot: Snapshot, card: Card, firing: Firing, *, gone: bool = False) -> AlertEvent:
     explanation = card.explanation
     if explanation is None:
         raise ValueError("an alert needs an explanation")
@@ -296,6 +331,8 @@ def _alert(snapshot: Snapshot, card: Card, firing: Firing) -> AlertEvent:
         sentence = (
             f"{card.known.label}: {rule.name}: {rule.metric} is {firing.value:g}, {side} {threshold:g}{held}."
         )
+    elif gone:
+        sentence = f"{card.known.label}: {rule.name} is over: the card has gone."
     else:
         sentence = f"{card.known.label}: {rule.name} is over: {rule.metric} is back at {firing.value:g}."
     return AlertEvent(

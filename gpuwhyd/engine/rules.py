@@ -25,7 +25,8 @@ class _Holding:
     since: float | None = None
     raised: bool = False
     raised_at: float | None = None
-    last_value: float = 0.0
+    last_value: float | None = None
+    """`None` for one that an earlier version has saved without it."""
 
 
 def metric_value(reading: GpuReading, metric: str, *, fan_stalled: float | None = None) -> float | None:
@@ -52,6 +53,7 @@ class RuleBook:
             self._holdings[name] = _Holding(
                 raised=bool(holding.get("raised")),
                 raised_at=optional_number(holding.get("raised_at")) if same_boot else None,
+                last_value=optional_number(holding.get("last_value")),
             )
 
     def feed(
@@ -78,12 +80,31 @@ class RuleBook:
             if not holding.raised:
                 holding.since = None
 
+    def end(self, now: float, rules: tuple[Rule, ...]) -> list[Firing]:
+        """The card has gone: what is raised is over, at the last value that was read of it."""
+        firings = []
+        for rule in rules:
+            holding = self._holdings.get(rule.name)
+            if holding is None or not holding.raised:
+                continue
+            since = holding.raised_at if holding.since is None else holding.since
+            holding.raised, holding.since = False, None
+            if holding.last_value is not None:
+                lasted = 0.0 if since is None else now - since
+                kind, value = EventKind.ALERT_CLEARED, holding.last_value
+                firings.append(Firing(kind=kind, rule=rule, value=value, for_seconds=lasted))
+        return firings
+
     def raised(self) -> tuple[str, ...]:
         return tuple(name for name, holding in self._holdings.items() if holding.raised)
 
     def saved(self) -> dict[str, object]:
         return {
-            name: {"raised": holding.raised, "raised_at": holding.raised_at}
+            name: {
+                "raised": holding.raised,
+                "raised_at": holding.raised_at,
+                "last_value": holding.last_value,
+            }
             for name, holding in self._holdings.items()
             if holding.raised or holding.raised_at is not None
         }
@@ -92,6 +113,7 @@ class RuleBook:
         if value is None:
             return None
         holding = self._holdings.setdefault(rule.name, _Holding())
+        holding.last_value = value
         if holding.raised:
             if holding.since is None:
                 holding.since = holding.raised_at if holding.raised_at is not None else now

@@ -14,6 +14,8 @@ class BackendHealth:
     state: BackendState
     message: str = ""
     """What to do or what is waited for; empty when ready."""
+    has_no_card: bool = False
+    """It looked, and no card of its kind is there: those that it had have gone. Never while it is only not well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import pytest
 
 from gpuwhyd.backends import nvml_library
 from gpuwhyd.backends.base import Probe
-from gpuwhyd.errors import BackendError
+from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.model import BackendState, GpuState
 from tests.backends.nvml_rig import ADDRESS, SECOND, NvmlRig, run_python
 from tests.fake_nvml.control import (
@@ -212,7 +212,7 @@ def test_a_card_that_was_pulled_out_is_gone_and_one_plugged_in_is_there(rig):
     assert states(rig.read()) == [GpuState.AWAKE, GpuState.AWAKE]
     rig.sysfs.remove(ADDRESS)
     rig.sysfs.remove(SECOND)
-    with pytest.raises(BackendError, match="no NVIDIA card is left"):
+    with pytest.raises(NoCardError, match="no NVIDIA card is left"):
         rig.read()
 
 

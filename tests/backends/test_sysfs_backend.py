@@ -8,7 +8,7 @@ import pytest
 from gpuwhyd.backends.base import Probe
 from gpuwhyd.backends.sysfs import Attributes, read_bytes, read_text
 from gpuwhyd.backends.sysfs_backend import SysfsBackend
-from gpuwhyd.errors import BackendError
+from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.model import BackendState, FieldSource, GpuIdentity, GpuReading, GpuState, Lack
 from tests.backends.sysfs_watch import Refusals
 from tests.samples import bind
@@ -214,7 +214,7 @@ def test_a_sys_that_may_not_be_listed_is_told_and_probe_does_not_raise(bus, monk
     def forbidden(path):
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
-    monkeypatch.setattr("os.listdir", forbidden)
+    monkeypatch.setattr("os.scandir", forbidden)
     result = bus.backend.probe()
     assert (result.answer, "Permission denied" in result.message) == (Probe.LATER, True)
     with pytest.raises(BackendError, match="Permission denied"):
@@ -239,7 +239,7 @@ def test_when_the_last_card_is_gone_the_read_fails(bus):
     bus.plug(FIRST)
     bus.tick()
     bus.unplug(FIRST)
-    with pytest.raises(BackendError, match="no card is left"):
+    with pytest.raises(NoCardError, match="no card is left"):
         bus.tick()
 
 

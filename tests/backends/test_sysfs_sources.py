@@ -40,7 +40,6 @@ def sysfs(tmp_path):
     sysfs = FakeSysfs(tmp_path)
     for address in ADDRESSES:
         sysfs.add(address, vendor=AMD, driver="amdgpu", control="auto")
-        (tmp_path / "bus/pci/drivers/amdgpu" / address).mkdir()
     return sysfs
 
 

@@ -35,12 +35,25 @@ class FakeSysfs:
         if status is not None:
             (device / "power/runtime_status").write_text(status + "\n")
         if driver is not None:
-            target = self.root / "bus/pci/drivers" / driver
-            target.mkdir(parents=True, exist_ok=True)
-            (device / "driver").unlink(missing_ok=True)
-            (device / "driver").symlink_to(target)
+            self.bind(address, driver)
+
+    def bind(self, address: str, driver: str) -> None:
+        """Another driver, such as `vfio-pci`, or the same one anew."""
+        self.unbind(address)
+        device, target = self._device(address), self.root / "bus/pci/drivers" / driver
+        target.mkdir(parents=True, exist_ok=True)
+        (device / "driver").symlink_to(target)
+        (target / address).symlink_to(device)
+
+    def unbind(self, address: str) -> None:
+        """No driver has the device, as between unbind and bind."""
+        (self._device(address) / "driver").unlink(missing_ok=True)
+        for link in self.root.glob(f"bus/pci/drivers/*/{address}"):
+            link.unlink()
 
     def remove(self, address: str) -> None:
+        """Pulled out, or removed through its file `remove`."""
+        self.unbind(address)
         device = self._device(address)
         for path in sorted(device.rglob("*"), reverse=True):
             if path.is_dir() and not path.is_symlink():

@@ -15,7 +15,7 @@ import pytest
 from gpuwhyd.processes import gpu_index
 from gpuwhyd.processes.gpu_index import GpuIndex, node_of, numbers_are_told
 from tests.processes.fake_gpus import OWN_PID, FakeGpus
-from tests.processes.real_processes import running
+from tests.processes.real_processes import running, state, until
 
 HERE = os.getpid()
 
@@ -349,6 +349,7 @@ def test_a_new_descriptor_is_found_with_the_next_quick_sweep(nodes: Nodes) -> No
 
 def test_who_has_not_changed_is_not_walked(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     with running() as other:
+        until(lambda: state(other.pid) == "S")  # the loader has closed what it opened
         nodes.show(str(other.pid))
         index = GpuIndex(nodes.procfs, own_pid=OWN_PID)
         index.advance(1000)

@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 DRIVER = "amdgpu"
 _RETRY_SECONDS = 60.0
 """A lost card comes back only when the library is initialised anew, which disturbs the others: not too often."""
+_RETRY_UNLISTED_SECONDS = 600.0
 _LIST_TIME_SHARE = 0.01
 """The library walks KFD and /proc for each list; it is asked so rarely that this takes no more than so much of the time."""
 _LONGEST_LIST_PAUSE_SECONDS = 30.0
@@ -180,7 +181,7 @@ class AmdsmiBackend:
             return slot.card.unread(slot.trouble)
         if not slot.card.is_attached:
             complaint = f"GPU {slot.card.address}: AMD's library does not list it"
-            return self._in_trouble(slot, GpuState.UNKNOWN, complaint, now)
+            return self._in_trouble(slot, GpuState.UNKNOWN, complaint, now, _RETRY_UNLISTED_SECONDS)
         try:
             reading = slot.card.read(now)
         except CardLostError as error:
@@ -188,11 +189,13 @@ class AmdsmiBackend:
         slot.complaint = ""
         return reading
 
-    def _in_trouble(self, slot: _Slot, state: GpuState, what: str, now: float) -> GpuReading:
+    def _in_trouble(
+        self, slot: _Slot, state: GpuState, what: str, now: float, retry_seconds: float = _RETRY_SECONDS
+    ) -> GpuReading:
         if what != slot.complaint:
-            _log.warning("%s; tried again every %.0f s", what, _RETRY_SECONDS)
+            _log.warning("%s; tried again every %.0f s", what, retry_seconds)
         slot.complaint = what
-        slot.trouble, slot.retry_at = state, now + _RETRY_SECONDS
+        slot.trouble, slot.retry_at = state, now + retry_seconds
         slot.processes = None
         return slot.card.unread(state)
 

@@ -80,12 +80,11 @@ class AmdsmiLibrary:
         """
         if self._package is None:
             self._load(self.locate())
-        interface = self._package.amdsmi_interface
         try:
             with quiet_stdout():
-                interface.amdsmi_init()
+                self._package.amdsmi_interface.amdsmi_init()
                 self.initialised = True
-                return self._handles(interface)
+                return self._handles()
         except Exception as error:  # the wrapper raises what it likes
             self.shut_down()
             raise BackendUnavailableError(self._advice(error)) from error
@@ -101,11 +100,18 @@ class AmdsmiLibrary:
         except Exception as error:  # noqa: BLE001 - as above; there is nothing more to be done
             _log.info("AMD's library did not shut down cleanly: %s", _in_short(error))
 
-    def _handles(self, interface: Any) -> dict[str, Any]:
+    def _handles(self) -> dict[str, Any]:
+        interface, refused = self._package.amdsmi_interface, self._package.AmdSmiLibraryException
         handles: dict[str, Any] = {}
         for handle in interface.amdsmi_get_processor_handles():
+            try:
+                address = str(interface.amdsmi_get_gpu_device_bdf(handle)).lower()
+            except refused as error:
+                if error.err_code in _ADVICE:  # not this card's trouble alone
+                    raise
+                continue
             # Partitions of a card have handles of their own, whose addresses are on no bus.
-            handles.setdefault(str(interface.amdsmi_get_gpu_device_bdf(handle)).lower(), handle)
+            handles.setdefault(address, handle)
         return handles
 
     def _load(self, place: Place) -> None:

@@ -46,12 +46,14 @@ class AmdsmiRig:
         self.rocm.reset()
         self.sysfs = FakeSysfs(folder / "sys")
         self.monotonic = 1000.0
+        self.seconds_a_list = 0.0
+        """So long each list of processes takes."""
         self.backend = AmdsmiBackend(
             sysfs=self.sysfs.root,
             own_pid=OWN_PID,
             library=self.library,
             lists_processes=lists_processes,
-            monotonic=lambda: self.monotonic,
+            monotonic=self._now,
         )
 
     def __enter__(self) -> Self:
@@ -61,6 +63,9 @@ class AmdsmiRig:
         self.rocm.release()
         self.rocm.reset()
         self.library.shut_down()
+
+    def _now(self) -> float:
+        return self.monotonic + self.seconds_a_list * self.rocm.calls("amdsmi_get_gpu_process_list")
 
     def add_card(
         self,

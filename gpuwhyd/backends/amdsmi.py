@@ -25,6 +25,8 @@ from gpuwhyd.model import BackendState, FieldSource, GpuProcess, GpuReading, Gpu
 _log = logging.getLogger(__name__)
 
 DRIVER = "amdgpu"
+_OLD_DRIVER = "radeon"
+"""The library reads no card of this driver, but takes each card of AMD's for its own and opens its render node."""
 _RETRY_SECONDS = 60.0
 """A lost card comes back only when the library is initialised anew, which disturbs the others: not too often."""
 _RETRY_UNLISTED_SECONDS = 600.0
@@ -69,6 +71,7 @@ class AmdsmiBackend:
         self._lists_processes = lists_processes
         self._monotonic = monotonic
         self._slots: dict[str, _Slot] = {}
+        self._bystanders: dict[str, PowerPaths] = {}
         self._list_due_at = 0.0
         self._sources: tuple[FieldSource, ...] = ()
 
@@ -120,6 +123,9 @@ class AmdsmiBackend:
 
     def _look_at_bus(self) -> None:
         """Cards come and go: external ones, or unbound for a virtual machine, or with the driver."""
+        bystanders = bound_to(self._sysfs, _OLD_DRIVER)
+        if bystanders != list(self._bystanders):
+            self._bystanders = {address: PowerPaths.of(self._sysfs, address) for address in bystanders}
         addresses = bound_to(self._sysfs, DRIVER)
         if addresses == list(self._slots):
             return
@@ -131,7 +137,7 @@ class AmdsmiBackend:
 
     def _resting(self, now: float) -> dict[str, GpuState]:
         """The cards that must not be touched: asleep, or (UNKNOWN) let go so that they can fall asleep."""
-        resting = {}
+        resting = {address: GpuState.ASLEEP for address, paths in self._bystanders.items() if sleeps(paths)}
         for address, slot in self._slots.items():
             if sleeps(slot.paths):
                 slot.grip.slept()

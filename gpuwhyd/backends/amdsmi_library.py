@@ -165,7 +165,7 @@ class AmdsmiLibrary:
             return f"AMD's library cannot be tried in a process of its own: {error}"
         if done.returncode != 0:
             return f"{place.library} crashes when it is loaded or initialised ({_ending(done.returncode)}); update ROCm"
-        return _verdict(done.stdout, place)
+        return verdict(done.stdout, place)
 
     def _advice(self, error: Exception) -> str:
         if self._is_replaced():
@@ -182,17 +182,18 @@ class AmdsmiLibrary:
             return True
 
 
-def _verdict(told: bytes, place: Place) -> str | None:
+def verdict(told: bytes, place: Place) -> str | None:
+    """What the trial's process told, in one line; None when nothing speaks against the pair. Takes any bytes."""
     try:
         answer = json.loads(told)
         if "failed" not in answer:
-            version, words = str(answer["version"]), [int(word) for word in answer["library"]]
-            complaint = misfit(version, words)
+            words = [int(word) for word in answer["library"]]
+            complaint = misfit(_one_line(str(answer["version"])), words)
             return None if complaint is None else f"{complaint}: {_remedy(place)}"
         if answer.get("code") in _ADVICE:
             return _ADVICE[answer["code"]]
-        what, error = str(answer["failed"]), str(answer["error"])[:_LONGEST_ERROR]
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        what, error = str(answer["failed"]), _one_line(str(answer["error"]))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
         return f"{place.library} cannot be tried: its process said nothing sensible"
     if what == "import":
         return (
@@ -214,4 +215,9 @@ def _ending(returncode: int) -> str:
 
 
 def _in_short(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST_ERROR]
+    return _one_line(f"{type(error).__name__}: {error}")
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())[:_LONGEST_ERROR]
+    return "".join(character if character.isprintable() else "?" for character in line)

@@ -72,7 +72,7 @@ def _try(folder: str) -> dict[str, object]:
     except Exception as error:  # noqa: BLE001 - as above
         return {
             "failed": "initialisation",
-            "error": f"{type(error).__name__}: {' '.join(str(error).split())}",
+            "error": f"{type(error).__name__}: {error}",
             "code": getattr(error, "err_code", None),
         }
     return {"version": getattr(package, "__version__", ""), "library": words}

@@ -7,7 +7,8 @@ from gpuwhyd.backends.grip import IDLE_SECONDS
 from gpuwhyd.model import BackendState, GpuState, Lack
 from tests.backends.amdsmi_rig import ADDRESS, SECOND, AmdsmiRig, plug, run_python
 from tests.fake_amdsmi.control import FakeProcess, FakeRocm
-from tests.fake_nvml.sysfs import FakeSysfs
+from tests.fake_nvml.sysfs import AMD, FakeSysfs
+from tests.samples import bind
 
 
 @pytest.fixture
@@ -63,6 +64,17 @@ def test_one_sleeping_card_keeps_the_library_from_the_awake_one_too(rig):
     rig.sysfs.set_status(SECOND, "active")
     assert states(rig.read()) == [GpuState.AWAKE, GpuState.AWAKE]
     assert asleep.opened >= 1
+
+
+def test_a_sleeping_card_of_the_old_driver_keeps_the_library_away_too(rig):
+    rig.add_card()
+    rig.sysfs.add("0000:07:00.0", vendor=AMD, status="suspended", control="auto", driver=None)
+    bind(rig.sysfs.root, "0000:07:00.0", "radeon")
+    read = rig.read()
+    assert (read.state, states(read)) == (BackendState.ASLEEP, [GpuState.UNKNOWN])
+    assert rig.rocm.called() == frozenset()
+    rig.sysfs.set_status("0000:07:00.0", "active")
+    assert states(rig.read()) == [GpuState.AWAKE]
 
 
 def test_a_card_that_falls_asleep_ends_the_session_and_one_that_wakes_begins_a_new_one(rig):

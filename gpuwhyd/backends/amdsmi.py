@@ -108,8 +108,7 @@ class AmdsmiBackend:
             complaints = [slot.complaint for slot in self._slots.values() if slot.complaint]
             what = complaints[0] if complaints else "AMD's library answers nothing but errors"
             raise BackendError(f"{what}; see `dmesg | grep -i amdgpu`")
-        if self._begins_pause(readings, now):
-            self._shut_down()
+        self._begin_pauses(readings, now)
         return BackendReadings(readings=tuple(readings.values()))
 
     def close(self) -> None:
@@ -171,7 +170,6 @@ class AmdsmiBackend:
         self._library.shut_down()
         for slot in self._slots.values():
             slot.card.detach()
-            slot.processes = None
         self._list_due_at = 0.0
 
     def _restart_for_lost(self, now: float) -> None:
@@ -202,7 +200,6 @@ class AmdsmiBackend:
             _log.warning("%s; tried again every %.0f s", what, retry_seconds)
         slot.complaint = what
         slot.trouble, slot.retry_at = state, now + retry_seconds
-        slot.processes = None
         return slot.card.unread(state)
 
     def _list_processes(self, readings: dict[str, GpuReading]) -> None:
@@ -223,20 +220,25 @@ class AmdsmiBackend:
             readings[address] = replace(readings[address], processes=self._slots[address].processes)
 
     def _remember_sources(self) -> None:
-        self._sources = tuple(source for slot in self._slots.values() for source in slot.card.sources())
+        self._sources = tuple(
+            source
+            for slot in self._slots.values()
+            for source in slot.card.sources()
+            if self._lists_processes or source.quantity != "processes"
+        )
 
-    def _begins_pause(self, readings: dict[str, GpuReading], now: float) -> bool:
-        """Whether a card is to be let go so that it can suspend; the others are not read by the library meanwhile."""
-        begins = False
+    def _begin_pauses(self, readings: dict[str, GpuReading], now: float) -> None:
+        """Idle cards are let go so that they can suspend: from the next tick on no card is read by the library."""
         for address, reading in readings.items():
             slot = self._slots[address]
-            if reading.state is GpuState.AWAKE and slot.grip.should_let_go(
-                now,
-                idle=slot.card.is_idle(reading.processes),
-                may_suspend=partial(may_suspend, slot.paths),
-                has_ever_slept=partial(has_ever_slept, slot.paths),
+            if (
+                reading.state is GpuState.AWAKE
+                and slot.grip.should_let_go(
+                    now,
+                    idle=slot.card.is_idle(reading.processes),
+                    may_suspend=partial(may_suspend, slot.paths),
+                    has_ever_slept=partial(has_ever_slept, slot.paths),
+                )
+                and slot.grip.is_first_pause
             ):
-                begins = True
-                if slot.grip.is_first_pause:
-                    _log.info("GPU %s is idle; AMD's library is shut down, so that it can suspend", address)
-        return begins
+                _log.info("GPU %s is idle; AMD's library is shut down, so that it can suspend", address)

@@ -65,6 +65,8 @@ class AmdsmiCard:
         self._work = ProcessWork()
         self._activity_percent: int | None = None
         self._state = GpuState.UNKNOWN
+        self._told: tuple[Lack | None, ...] = ()
+        self._sources: tuple[FieldSource, ...] = ()
 
     def attach(self, wrapper: Any, handle: Any) -> None:
         """Takes the card up with a handle of the session that has just begun."""
@@ -124,14 +126,19 @@ class AmdsmiCard:
         return not self._activity_percent and not any(p.kind == "compute" for p in processes or ())
 
     def sources(self) -> tuple[FieldSource, ...]:
-        lacks = self._questions.lacks
-        return tuple(
-            self._source(quantity, function, lacks.get(function)) for quantity, function in _SOURCES.items()
-        )
+        """Made anew only when something has changed: it is asked after each read."""
+        lacks = tuple(map(self._lack, _SOURCES.values()))
+        if lacks != self._told:
+            self._told = lacks
+            self._sources = tuple(map(self._source, _SOURCES.keys(), _SOURCES.values(), lacks))
+        return self._sources
+
+    def _lack(self, function: str) -> Lack | None:
+        if self._state is GpuState.AWAKE:
+            return self._questions.lacks.get(function)
+        return Lack.ASLEEP if self._state is GpuState.ASLEEP or self._gauges is None else Lack.UNREADABLE
 
     def _source(self, quantity: str, function: str, lack: Lack | None) -> FieldSource:
-        if self._state is not GpuState.AWAKE:
-            lack = Lack.ASLEEP if self._state is GpuState.ASLEEP or self._gauges is None else Lack.UNREADABLE
         return FieldSource(
             gpu_id=self.identity.id,
             backend=BACKEND_NAME,

@@ -125,7 +125,6 @@ class Questions:
         if code in _DECLINED:
             self._declined[name] = self._now + ASK_AGAIN_SECONDS
             self.lacks[name] = _DECLINED[code]
-            self._answers += 1  # declining is an answer: the card is there
             return
         self.lacks[name] = Lack.UNREADABLE
         self._failures.add(code)

@@ -2,10 +2,12 @@
 
 import pytest
 
+from gpuwhyd.backends.amdsmi import AmdsmiBackend
+from gpuwhyd.backends.amdsmi_library import AmdsmiLibrary
 from gpuwhyd.backends.base import Probe
 from gpuwhyd.backends.grip import IDLE_SECONDS
 from gpuwhyd.model import BackendState, GpuState, Lack
-from tests.backends.amdsmi_rig import ADDRESS, SECOND, AmdsmiRig, plug, run_python
+from tests.backends.amdsmi_rig import ADDRESS, NO_SYSTEM, SECOND, AmdsmiRig, plug, run_python
 from tests.fake_amdsmi.control import FakeProcess, FakeRocm
 from tests.fake_nvml.sysfs import AMD, FakeSysfs
 from tests.samples import bind
@@ -51,6 +53,14 @@ def test_while_a_card_is_not_fully_awake_no_function_is_called(rig, status):
     assert read.readings[0].gpu.id == "pci_0000_0c_00_0"
     assert (rig.rocm.called(), card.opened) == (frozenset(), 0)
     assert set(rig.lacks().values()) == {Lack.ASLEEP}
+
+
+def test_a_missing_library_is_told_while_the_card_sleeps_too(tmp_path):
+    sysfs = FakeSysfs(tmp_path / "sys")
+    plug(sysfs, ADDRESS, status="suspended", control="auto")
+    library = AmdsmiLibrary(variables={}, system=NO_SYSTEM)
+    result = AmdsmiBackend(sysfs=sysfs.root, own_pid=1, library=library).probe()
+    assert (result.answer, "is not installed" in result.message) == (Probe.LATER, True)
 
 
 def test_one_sleeping_card_keeps_the_library_from_the_awake_one_too(rig):

@@ -130,6 +130,7 @@ def test_the_list_is_left_to_others_when_so_wanted(tmp_path):
         rig.add_card().set_processes(FakeProcess(pid=7))
         assert rig.reading().processes is None
         assert rig.rocm.calls(LIST) == 0
+        assert "processes" not in rig.lacks()
 
 
 def test_a_card_that_slept_has_no_list_from_before(rig):

@@ -156,6 +156,15 @@ def test_a_limit_that_the_card_does_not_count_is_left_out(rig):
     assert rig.reading().throttle_reasons == ("power-cap",)
 
 
+@pytest.mark.usefixtures("counts_violations")
+def test_a_limit_that_begins_to_be_counted_does_not_spoil_the_others(rig):
+    card = rig.add_card()
+    violated(card, 1000, hbm_thm=ALL_BITS)
+    rig.read()
+    violated(card, 2000, hbm_thm=5, ppt=900)
+    assert rig.reading().throttle_reasons == ("power-cap",)
+
+
 def test_a_card_that_counts_no_violations_has_no_sensor_for_them(rig):
     rig.add_card()
     rig.read()

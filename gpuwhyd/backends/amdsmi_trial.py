@@ -26,10 +26,8 @@ def load_wrapper(folder: str) -> Any:
         raise ImportError(f"{folder} is no Python package")
     package = importlib.util.module_from_spec(spec)
     sys.modules[PACKAGE] = package
-    writes_bytecode, sys.dont_write_bytecode = (
-        sys.dont_write_bytecode,
-        True,
-    )  # the folder belongs to ROCm's package
+    writes_bytecode = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # the folder is ROCm's
     try:
         spec.loader.exec_module(package)
     except BaseException:

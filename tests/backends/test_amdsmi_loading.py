@@ -1,5 +1,6 @@
 """AMD's library and its wrapper as they are found in the field: missing, mismatched, noisy, crashing, replaced."""
 
+import os
 import shutil
 import sys
 import time
@@ -84,9 +85,9 @@ def test_every_function_that_the_wrapper_binds_is_there(rocm):
     assert len(bound_functions(rocm.wrapper)) > 150
 
 
-def test_listing_the_backends_imports_neither_the_wrapper_nor_ctypes_for_it():
+def test_listing_the_backends_does_not_import_the_wrapper():
     said = run_python(
-        "import sys, gpuwhyd.backends.catalog\nprint([m for m in sys.modules if m.startswith('amdsmi')])"
+        "import sys, gpuwhyd.backends.catalog, gpuwhyd.backends.amdsmi\nprint([m for m in sys.modules if m.startswith('amdsmi')])"
     )
     assert said.stdout == "[]\n"
 
@@ -234,6 +235,18 @@ def test_a_wrapper_may_raise_or_do_anything_while_it_is_imported(rocm, tmp_path,
     assert "amdsmi" not in sys.modules
 
 
+def test_a_wrapper_that_only_fails_in_this_process_leaves_nothing_behind(rocm, tmp_path, forgotten):
+    wrapper = copied(rocm.wrapper, tmp_path / "amdsmi")
+    with (wrapper / "amdsmi_interface.py").open("a") as source:
+        source.write("\nif not sys.flags.isolated:\n    raise OSError('not\\nhere')\n")
+    library = library_of(rocm.folder, lambda: wrapper)
+    assert refusal(library) == "AMD's library cannot be loaded: OSError: not here"
+    assert [name for name in sys.modules if name.startswith("amdsmi")] == []
+    loads = rocm.loads
+    refusal(library)
+    assert rocm.loads == loads
+
+
 def test_a_library_that_crashes_does_so_elsewhere(rocm, forgotten):
     rocm.crash_when_initialised()
     said = refusal(library_of(rocm.folder))
@@ -305,8 +318,6 @@ def test_the_environment_is_as_before(rocm, forgotten, monkeypatch):
     library = library_of(rocm.folder)
     library.initialise()
     library.shut_down()
-    import os  # noqa: PLC0415
-
     assert (os.environ.get("ROCM_HOME"), os.environ.get("ROCM_PATH")) == ("/somewhere", None)
 
 

@@ -140,7 +140,10 @@ print(json.dumps({
 
 
 def installed_wrapper() -> Path:
-    """The folder of the package that is installed; another one, such as an unpacked wheel, by a variable."""
+    """The folder of the package that is installed; GPUWHYD_TEST_AMDSMI names another one, such as an unpacked wheel.
+
+    With it the tests of readings, processes and power run over that wrapper; what its release lacks is an error there.
+    """
     if named := os.environ.get("GPUWHYD_TEST_AMDSMI"):
         return Path(named)
     spec = importlib.machinery.PathFinder.find_spec(

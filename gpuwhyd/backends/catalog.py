@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpuwhyd.backends.amdgpu_card import amdgpu_backend
+from gpuwhyd.backends.amdsmi import AmdsmiBackend
+from gpuwhyd.backends.amdsmi_library import AmdsmiLibrary
 from gpuwhyd.backends.base import Backend
 from gpuwhyd.backends.chassis import ChassisBackend
 from gpuwhyd.backends.chassis_fans import FanRule
@@ -41,6 +43,10 @@ def _amdgpu(roots: Roots) -> Backend:
     return amdgpu_backend(roots.sysfs, procfs=roots.procfs)
 
 
+def _amdsmi(roots: Roots) -> Backend:
+    return AmdsmiBackend(sysfs=roots.sysfs, own_pid=os.getpid(), library=AmdsmiLibrary())
+
+
 def _chassis(roots: Roots) -> Backend:
     return ChassisBackend(sysfs=roots.sysfs, rules=roots.fans)
 
@@ -48,6 +54,7 @@ def _chassis(roots: Roots) -> Backend:
 BACKENDS: tuple[Entry, ...] = (
     Entry(name="nvml", make=_nvml),
     Entry(name="amdgpu", make=_amdgpu),
+    Entry(name="amdsmi", make=_amdsmi),
     Entry(name="chassis", make=_chassis),
 )
 

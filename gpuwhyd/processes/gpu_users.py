@@ -91,6 +91,8 @@ class CardUsers:
             address = reading.gpu.pci_address
             if address in to_read:
                 done = self._used(reading, descriptors.get(address, []), uses.get(address, {}), now)
+                if done.processes is None:
+                    done = replace(done, processes=reading.processes)
             elif address in held:
                 done = self._held(reading, descriptors.get(address, []), uses.get(address, {}))
             else:
@@ -117,8 +119,14 @@ class CardUsers:
                 self._idle_since.pop(address, None)
 
     def _needs_clients(self, reading: GpuReading) -> bool:
-        """It is awake, and nobody knows yet who uses it. NVIDIA's own driver tells nothing here."""
-        if reading.state is not GpuState.AWAKE or reading.processes is not None:
+        """It is awake, and nobody knows yet who uses it. NVIDIA's own driver tells nothing here.
+
+        AMD's library lists processes too, from the same files, but without KFD's compute in their engine time and one
+        DRM client of each: its list holds where ours cannot be made.
+        """
+        if reading.state is not GpuState.AWAKE or (
+            reading.processes is not None and reading.gpu.vendor != "amd"
+        ):
             return False
         if reading.gpu.vendor == "nvidia" and not (reading.gpu.driver or "").startswith("nouveau"):
             return False

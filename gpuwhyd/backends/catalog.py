@@ -6,10 +6,13 @@ Of two that read the same card the earlier one is the better; see merge.py.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gpuwhyd.backends.base import Backend
+from gpuwhyd.backends.intel_card import IntelCard
 from gpuwhyd.backends.nvml import NvmlBackend
+from gpuwhyd.backends.sysfs_backend import SysfsBackend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +35,15 @@ def _nvml(roots: Roots) -> Backend:
     return NvmlBackend(sysfs=roots.sysfs, procfs=roots.procfs, own_pid=os.getpid())
 
 
-BACKENDS: tuple[Entry, ...] = (Entry(name="nvml", make=_nvml),)
+def _intel(driver: str, roots: Roots) -> Backend:
+    return SysfsBackend(driver, sysfs=roots.sysfs, make_card=partial(IntelCard, driver))
+
+
+BACKENDS: tuple[Entry, ...] = (
+    Entry(name="nvml", make=_nvml),
+    Entry(name="i915", make=partial(_intel, "i915")),
+    Entry(name="xe", make=partial(_intel, "xe")),
+)
 
 BACKEND_NAMES = tuple(entry.name for entry in BACKENDS)
 FALLBACKS = {entry.name: entry.instead_of for entry in BACKENDS if entry.instead_of is not None}

@@ -67,7 +67,7 @@ class Attributes:
             return None
         try:
             value = int(text, 10) * scale
-        except ValueError:  # a word, or more digits than int() takes
+        except (ValueError, OverflowError):  # a word, or more digits than a number takes
             value = low - 1
         if low <= value <= high:
             return value

@@ -140,7 +140,7 @@ class IntelRig:
     def write(self, name: str, text: str) -> None:
         path = self.device / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
+        path.write_bytes((text + "\n").encode(errors="surrogatepass"))
 
     def write_all(self, files: dict[str, str]) -> None:
         for name, text in files.items():
@@ -160,8 +160,7 @@ class IntelRig:
     def rest(self, seconds: float) -> BackendReadings:
         """A read after so much time in which every GT rested."""
         for name in RESTING[self.driver]:
-            before = int((self.device / name).read_text())
-            self.write(name, str(before + int(seconds * 1000)))
+            self.write(name, str(int((self.time + seconds) * 1000)))
         return self.read(seconds)
 
     def source(self, quantity: str) -> FieldSource:

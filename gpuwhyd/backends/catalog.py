@@ -11,7 +11,9 @@ from pathlib import Path
 
 from gpuwhyd.backends.base import Backend
 from gpuwhyd.backends.intel_card import IntelCard
+from gpuwhyd.backends.nvidia_smi import NvidiaSmiBackend
 from gpuwhyd.backends.nvml import NvmlBackend
+from gpuwhyd.backends.rocm_smi import RocmSmiBackend
 from gpuwhyd.backends.sysfs_backend import SysfsBackend
 
 
@@ -36,13 +38,23 @@ def _nvml(roots: Roots) -> Backend:
 
 
 def _intel(driver: str, roots: Roots) -> Backend:
-    return SysfsBackend(driver, sysfs=roots.sysfs, make_card=partial(IntelCard, driver))
+    return SysfsBackend(driver, sysfs=roots.sysfs, make_card=partial(IntelCard, driver, procfs=roots.procfs))
+
+
+def _nvidia_smi(roots: Roots) -> Backend:
+    return NvidiaSmiBackend(sysfs=roots.sysfs, procfs=roots.procfs)
+
+
+def _rocm_smi(roots: Roots) -> Backend:
+    return RocmSmiBackend(sysfs=roots.sysfs)
 
 
 BACKENDS: tuple[Entry, ...] = (
     Entry(name="nvml", make=_nvml),
     Entry(name="i915", make=partial(_intel, "i915")),
     Entry(name="xe", make=partial(_intel, "xe")),
+    Entry(name="nvidia-smi", make=_nvidia_smi, instead_of="nvml"),
+    Entry(name="rocm-smi", make=_rocm_smi, instead_of="amdgpu"),
 )
 
 BACKEND_NAMES = tuple(entry.name for entry in BACKENDS)

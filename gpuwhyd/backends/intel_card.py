@@ -15,7 +15,7 @@ from gpuwhyd.backends.intel_layout import Gt, Layout, layout_of
 from gpuwhyd.backends.intel_sources import sources_of
 from gpuwhyd.backends.pci import gpu_id
 from gpuwhyd.backends.pci_names import device_name, pci_id
-from gpuwhyd.backends.sysfs import Attributes
+from gpuwhyd.backends.sysfs import Attributes, read_text
 from gpuwhyd.errors import BackendError
 from gpuwhyd.model import FanMode, FieldSource, GpuIdentity, GpuReading, Lack
 
@@ -43,20 +43,23 @@ class IntelCard:
         sysfs: Path,
         address: str,
         *,
+        procfs: Path = Path("/proc"),
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._device = f"{sysfs}/bus/pci/devices/{address}"
         known = pci_id(self._device)
+        release = read_text(f"{procfs}/sys/kernel/osrelease")
         self.identity = GpuIdentity(
             id=gpu_id(address),
             name=device_name(self._device),
             vendor="intel",
             pci_address=address.lower(),
-            driver=driver,
+            driver=f"{driver} {release}".strip(),  # both come with the kernel
             pci_id=known,
         )
         self._driver = driver
+        self._release = release
         self._is_passive_board = known is not None and known.startswith(_PASSIVE_BOARDS)
         self._monotonic = monotonic
         self._attributes = Attributes(self._device)
@@ -148,7 +151,7 @@ class IntelCard:
         return None if file is None else self._attributes.number(file, *CELSIUS, scale=MILLI)
 
     def _has_fan(self, layout: Layout) -> bool | None:
-        """`None`: it is a discrete card, and its driver is too old to tell."""
+        """`None`: it is a discrete card, of whose fans its driver does not tell."""
         if layout.fans:
             return True
         is_integrated = layout.chip is None and _INTEGRATED in f"{self.identity.pci_address}"
@@ -198,6 +201,7 @@ class IntelCard:
             lacks,
             gpu_id=self.identity.id,
             driver=self._driver,
+            release=self._release,
             energy=energy,
             has_fan=self._has_fan(layout),
         )

@@ -70,8 +70,8 @@ class Child:
         return b"".join(parts)
 
     def wait_for_output(self, seconds: float) -> bool:
-        """Whether there is some, or its end, within so much time."""
-        return bool(select.select([self._output], [], [], max(seconds, 0.0))[0])
+        """Whether there is some, or its end, within so much time; never after a deadline."""
+        return seconds > 0.0 and bool(select.select([self._output], [], [], seconds)[0])
 
     @property
     def exit_code(self) -> int | None:

@@ -83,6 +83,7 @@ class IntelRig:
         address: str = DISCRETE,
         product: str = "0x56a0",
         control: str = "on",
+        release: str = "6.1.0-test",
         monkeypatch: pytest.MonkeyPatch | None = None,
     ) -> None:
         self.root = root
@@ -105,12 +106,17 @@ class IntelRig:
         ):
             self.write(name, text)
         bind(root, address, driver)
+        self.procfs = root / "proc"
+        (self.procfs / "sys/kernel").mkdir(parents=True)
+        (self.procfs / "sys/kernel/osrelease").write_text(release + "\n")
         self.backend = SysfsBackend(driver, sysfs=root, make_card=self._card, monotonic=lambda: self.time)
         if monkeypatch is not None:
             self._watch_opens(monkeypatch)
 
     def _card(self, sysfs: Path, address: str) -> IntelCard:
-        return IntelCard(self.driver, sysfs, address, sleep=self._nap, monotonic=lambda: self.time)
+        return IntelCard(
+            self.driver, sysfs, address, procfs=self.procfs, sleep=self._nap, monotonic=lambda: self.time
+        )
 
     def _nap(self, seconds: float) -> None:
         self.naps.append(seconds)

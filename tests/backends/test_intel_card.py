@@ -47,7 +47,9 @@ def test_a_real_card_reads_as_its_files_say(sample: Path, tmp_path: Path) -> Non
     backend = SysfsBackend(
         golden["driver"],
         sysfs=tmp_path,
-        make_card=lambda sysfs, address: IntelCard(golden["driver"], sysfs, address, sleep=lambda _: None),
+        make_card=lambda sysfs, address: IntelCard(
+            golden["driver"], sysfs, address, procfs=tmp_path / "proc", sleep=lambda _: None
+        ),
     )
 
     assert entry.make(Roots(sysfs=tmp_path)).probe().answer is Probe.READY
@@ -165,6 +167,16 @@ def test_a_discrete_card_without_fans_has_an_old_kernel(
     source = card.source("fan_rpm")
     assert source.lack is Lack.OLD_DRIVER
     assert since in source.advice
+
+
+@pytest.mark.parametrize(("driver", "release"), [("i915", "6.12.1"), ("xe", "6.16.0-rc1"), ("xe", "7.0")])
+def test_a_kernel_that_could_show_fans_and_does_not_is_not_called_old(
+    rig: Callable[..., IntelRig], driver: str, release: str
+) -> None:
+    files = without({"i915": I915_FILES, "xe": XE_FILES}[driver], "fan")
+    card = rig(driver, files, release=release)
+    assert card.reading().fan_mode is FanMode.UNKNOWN
+    assert (card.source("fan_rpm").lack, card.source("fan_rpm").advice) == (Lack.NO_SENSOR, "")
 
 
 def test_a_discrete_card_without_hwmon_has_an_old_kernel_too(rig: Callable[..., IntelRig]) -> None:
@@ -398,5 +410,5 @@ def test_identity_is_known_before_the_card_was_read(rig: Callable[..., IntelRig]
     card = rig("i915")
     card.write("power/runtime_status", "suspended")
     gpu = card.reading().gpu
-    assert (gpu.id, gpu.vendor, gpu.driver) == ("pci_0000_03_00_0", "intel", "i915")
+    assert (gpu.id, gpu.vendor, gpu.driver) == ("pci_0000_03_00_0", "intel", "i915 6.1.0-test")
     assert (gpu.pci_id, gpu.pci_address) == ("8086:56a0", DISCRETE)

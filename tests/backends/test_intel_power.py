@@ -55,6 +55,7 @@ def test_a_sleeping_card_is_not_touched_in_an_hour(tmp_path: Path, watch: Watch,
     rig.write("power/runtime_status", "suspended")
     here = f"bus/pci/devices/{rig.address}"
     in_memory = {f"{here}/{name}" for name in ("vendor", "device", "revision")}  # of the PCI core, read once
+    in_memory.add("proc/sys/kernel/osrelease")
     watch.taken()
     for _ in range(_HOUR_TICKS):
         assert rig.reading().state is GpuState.ASLEEP

@@ -31,7 +31,7 @@ _LIMIT_CELSIUS = (40.0, 150.0)
 _WATTS = (0.001, 10_000.0)
 _MEGAHERTZ = (0.0, 100_000.0)
 """As in nvml_card.py and nvml_fans.py, so that both refuse the same values."""
-_BYTES_MAXIMUM = 1 << 50
+_BYTES_MAXIMUM = float(1 << 50)
 
 _PLACES: dict[str, tuple[str, ...]] = {
     "temperature_celsius": ("temperature/gpu_temp",),
@@ -216,14 +216,15 @@ def _quantity(card: ET.Element, name: str) -> float | None:
 def _bytes(text: str) -> int | None:
     match = _QUANTITY.fullmatch(text.strip())
     factor = _BYTES.get(match[2]) if match else None
-    return int(float(match[1]) * factor) if match and factor else None
+    value = within(float(match[1]) * factor, 0.0, _BYTES_MAXIMUM) if match and factor else None
+    return None if value is None else int(value)
 
 
 def _memory(card: ET.Element) -> tuple[int | None, int | None]:
     """(used, total). Used leaves out what is reserved, on drivers that tell it apart."""
     used = _bytes(_raw(card, "fb_memory_usage/used"))
     total = _bytes(_raw(card, "fb_memory_usage/total"))
-    if used is None or total is None or not 0 <= used <= total < _BYTES_MAXIMUM or total == 0:
+    if used is None or total is None or not used <= total or total == 0:
         return None, None
     return used, total
 

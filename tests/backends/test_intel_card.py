@@ -249,6 +249,21 @@ def test_power_is_drawn_from_the_counter_that_counts(rig: Callable[..., IntelRig
     assert card.source("power_watts").source == "hwmon/hwmon5/energy2_input"
 
 
+def test_the_whole_cards_counter_and_limit_come_before_the_packages_whatever_their_numbers(
+    rig: Callable[..., IntelRig],
+) -> None:
+    files = {
+        name: text.replace("pkg", "?").replace("card", "pkg").replace("?", "card")
+        for name, text in XE_FILES.items()
+    }
+    files |= {"hwmon/hwmon5/energy1_input": "100000000", "hwmon/hwmon5/power1_max": "90000000"}
+    files |= {"hwmon/hwmon5/temp2_label": "pkg"}
+    card = rig("xe", files)
+    assert card.reading().power_limit_watts == 120.0
+    card.write_all({"hwmon/hwmon5/energy1_input": "110000000", "hwmon/hwmon5/energy2_input": "1100000000"})
+    assert card.reading().power_watts == pytest.approx(100 / 2.5)
+
+
 def test_the_gts_own_counter_is_not_the_cards(rig: Callable[..., IntelRig]) -> None:
     card = rig("i915")
     card.read()

@@ -104,7 +104,14 @@ def test_one_child_serves_every_tick(awake: SmiRig) -> None:
 
 
 def test_a_child_has_no_input_no_translation_and_a_group_of_its_own(awake: SmiRig) -> None:
-    awake.read()
+    ours, (out_of, into) = os.dup(0), os.pipe()
+    os.dup2(out_of, 0)
+    try:
+        awake.read()
+    finally:
+        os.dup2(ours, 0)
+        for descriptor in (ours, out_of, into):
+            os.close(descriptor)
     ((pid, _),) = awake.program.runs
     assert awake.program.environment["LC_ALL"] == "C"
     assert "HOME" not in awake.program.environment

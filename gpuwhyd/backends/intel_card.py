@@ -21,6 +21,8 @@ from gpuwhyd.model import FanMode, FieldSource, GpuIdentity, GpuReading, Lack
 
 _LOOK_SECONDS = 60.0
 """What rarely changes is read this often: which files there are, limits, the most that a clock can do."""
+_LOOK_SOON_SECONDS = 4.0
+"""So soon when a sensor is gone that was there: the driver was loaded anew, and its chip has another number."""
 
 _MEGAHERTZ = (0.0, 10_000.0)
 _MILLISECONDS = (0.0, 1e15)
@@ -62,7 +64,7 @@ class IntelCard:
         self._release = release
         self._is_passive_board = known is not None and known.startswith(_PASSIVE_BOARDS)
         self._monotonic = monotonic
-        self._attributes = Attributes(self._device)
+        self._attributes = Attributes(self._device, remembers_lacks=True)
         self._layout: Layout | None = None
         self._look_at = 0.0
         self._meter = EnergyMeter()
@@ -102,6 +104,8 @@ class IntelCard:
             throttle_reasons=self._throttle_reasons(layout.gts),
         )
         self._tell_sources(layout)
+        if any(self._attributes.lacks.get(file) is Lack.NO_SENSOR for file in layout.sensors):
+            self._look_at = min(self._look_at, now + _LOOK_SOON_SECONDS)
         if _is_empty(reading) and set(self._attributes.lacks.values()) - {None, Lack.NO_SENSOR}:
             self._layout = None
             raise BackendError(
@@ -134,6 +138,7 @@ class IntelCard:
             layout = layout.without_fans()  # i915 shows a fan of theirs that is always 0
         lacks, number = self._attributes.lacks, self._attributes.number
         lacks.clear()
+        self._attributes.ask_anew()
         self._layout, self._sources_when = layout, None
         self._power_limit_watts = None
         for file in layout.power_limits:
@@ -141,7 +146,7 @@ class IntelCard:
             if self._power_limit_watts is not None:
                 break
             if lacks[file] is None:  # 0 says that this limit is switched off
-                lacks[file] = Lack.NO_SENSOR
+                self._attributes.note(file, Lack.NO_SENSOR)
         hottest = (number(file, *_LIMIT_CELSIUS, scale=MILLI) for file in layout.temperature_limits)
         self._temperature_limit_celsius = min((limit for limit in hottest if limit is not None), default=None)
         self._clock_maximum_mhz = number(layout.gts[0].clock_maximum, *_MEGAHERTZ) if layout.gts else None
@@ -192,17 +197,17 @@ class IntelCard:
 
     def _tell_sources(self, layout: Layout) -> None:
         """Made anew only when a file begins or stops to answer."""
-        lacks, energy = self._attributes.lacks, self._meter.source
-        if self._sources_when == (lacks, energy):
+        when = (self._attributes.revision, self._meter.source)
+        if self._sources_when == when:
             return
-        self._sources_when = (dict(lacks), energy)
+        self._sources_when = when
         self._sources = sources_of(
             layout,
-            lacks,
+            self._attributes.lacks,
             gpu_id=self.identity.id,
             driver=self._driver,
             release=self._release,
-            energy=energy,
+            energy=self._meter.source,
             has_fan=self._has_fan(layout),
         )
 

@@ -68,6 +68,13 @@ class Layout:
     power_limits: tuple[str, ...] = ()
     """The sustained limit of the card, its burst limit, the package's, and at last what the maker rates it for."""
 
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """Those of its chip that are read each time."""
+        fans = (file for _, file in self.fans)
+        named = (self.temperature, self.memory_temperature, *self.energies, *fans)
+        return tuple(file for file in named if file is not None)
+
     def without_fans(self) -> "Layout":
         return replace(self, fans=())
 

@@ -396,6 +396,16 @@ def test_sensors_that_come_late_or_move_are_found(rig: Callable[..., IntelRig]) 
     assert card.reading(60.0).temperature_celsius == 51.0
 
 
+def test_a_driver_that_was_loaded_anew_is_read_on_within_some_ticks(rig: Callable[..., IntelRig]) -> None:
+    card = rig("i915")
+    card.read()
+    for name in ("hwmon2", "hwmon3"):
+        (card.device / "hwmon" / name).rename(card.device / "hwmon" / name.replace("hwmon", "hwmon1"))
+    for _ in range(3):
+        reading = card.reading()
+    assert (reading.temperature_celsius, reading.fan_rpm) == (51.0, 1200.0)
+
+
 def test_nul_padding_is_no_part_of_a_value(rig: Callable[..., IntelRig]) -> None:
     assert (
         rig("i915", {**I915_FILES, "hwmon/hwmon2/temp1_input": "51000\n\0\0"}).reading().temperature_celsius

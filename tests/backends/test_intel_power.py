@@ -162,3 +162,19 @@ def test_reading_a_card_costs_few_files(tmp_path: Path, watch: Watch) -> None:
     touched = watch.taken()
     assert len(touched) == len(set(touched)), "nothing is read twice"
     assert len(touched) <= 14
+
+
+def test_what_an_older_kernel_does_not_have_is_not_asked_for_each_time(tmp_path: Path, watch: Watch) -> None:
+    files = {"drm/card0/gt_act_freq_mhz": "300", "drm/card0/gt_RPn_freq_mhz": "300"}
+    rig = IntelRig(tmp_path, "i915", files, address="0000:00:02.0")
+    rig.read()
+    watch.taken()
+    rig.read()
+    names = [path.rpartition("/")[2] for path in watch.taken()]
+    assert sorted(names) == [
+        "gt_RPn_freq_mhz",
+        "gt_act_freq_mhz",
+        "gt_act_freq_mhz",
+        "i915",
+        "runtime_status",
+    ]

@@ -12,9 +12,13 @@ def is_on_battery(sysfs: Path) -> bool:
     Those of mice and headsets have the scope `Device`.
     """
     folder = sysfs / "class/power_supply"
+    try:
+        names = names_in(str(folder))
+    except OSError:  # a sandbox hides it: then nobody knows, and nothing is done more seldom
+        return False
     return any(
         read_text(f"{folder}/{name}/type") == "Battery"
         and read_text(f"{folder}/{name}/scope") != "Device"
         and read_text(f"{folder}/{name}/status") == "Discharging"
-        for name in names_in(str(folder))
+        for name in names
     )

@@ -28,6 +28,9 @@ _log = logging.getLogger(__name__)
 _LIMIT_JITTER_CELSIUS = 2.0
 """As in nvml_card.py: a limit that is margin plus temperature is two readings, and small changes are noise."""
 
+_CAN_SUSPEND_SECONDS = 30.0
+"""As in sysfs_backend.py: how old the word may be that a card may suspend."""
+
 
 @dataclass(slots=True)
 class _Slot:
@@ -35,6 +38,8 @@ class _Slot:
     paths: PowerPaths
     fans: FanReader = field(default_factory=FanReader)
     limit_celsius: float | None = None
+    can_suspend: bool = False
+    can_suspend_at: float = float("-inf")
 
 
 class NvidiaSmiBackend:
@@ -59,7 +64,11 @@ class NvidiaSmiBackend:
         self._grip = Grip()
 
     def probe(self) -> ProbeResult:
-        if not nvidia_addresses(self._sysfs):
+        try:
+            addresses = nvidia_addresses(self._sysfs)
+        except OSError as error:
+            return ProbeResult(answer=Probe.LATER, message=f"the PCI bus cannot be looked at: {error}")
+        if not addresses:
             return ProbeResult(answer=Probe.LATER, message="no NVIDIA card on the PCI bus")
         if found(PROGRAM, self._path) is None:
             return ProbeResult(answer=Probe.LATER, message="the program nvidia-smi is not installed")
@@ -86,7 +95,7 @@ class NvidiaSmiBackend:
             return BackendReadings(
                 readings=self._unread(), message="nvidia-smi was started and has not answered yet"
             )
-        told = tuple(self._reading(slot, cards) for slot in self._slots.values())
+        told = tuple(self._reading(slot, cards, now) for slot in self._slots.values())
         self._let_go_of_idle(told, now)
         return BackendReadings(readings=told)
 
@@ -98,7 +107,10 @@ class NvidiaSmiBackend:
         return ()
 
     def _look_at_bus(self) -> None:
-        addresses = nvidia_addresses(self._sysfs)
+        try:
+            addresses = nvidia_addresses(self._sysfs)
+        except OSError as error:
+            raise BackendError(f"the PCI bus cannot be looked at: {error}") from error
         if addresses != tuple(self._slots):
             self._loop.stop()  # the child knows the cards that were there when it began
             self._slots = {address: self._slots.get(address) or self._meet(address) for address in addresses}
@@ -128,7 +140,7 @@ class NvidiaSmiBackend:
             message="nvidia-smi would wake the sleeping card; the awake one is not read meanwhile",
         )
 
-    def _reading(self, slot: _Slot, cards: dict[str, GpuReading]) -> GpuReading:
+    def _reading(self, slot: _Slot, cards: dict[str, GpuReading], now: float) -> GpuReading:
         reading = cards.get(slot.identity.id)
         if reading is None:
             return GpuReading(gpu=slot.identity, backend=self.name, state=GpuState.UNKNOWN)
@@ -150,19 +162,29 @@ class NvidiaSmiBackend:
             power_share=power / most if power is not None and most is not None else None,
             now=self._loop.heard_at,
         )
-        return replace(reading, fan_mode=fan_mode, fans=fans, temperature_limit_celsius=slot.limit_celsius)
+        return replace(
+            reading,
+            fan_mode=fan_mode,
+            fans=fans,
+            temperature_limit_celsius=slot.limit_celsius,
+            can_suspend=self._may_suspend(slot, now),
+        )
 
     def _let_go_of_idle(self, told: tuple[GpuReading, ...], now: float) -> None:
         """One child holds all cards, so all must be idle; one that may suspend is reason enough."""
         if self._grip.should_let_go(
             now,
             idle=all(reading.state is GpuState.AWAKE and is_idle(reading) for reading in told),
-            may_suspend=lambda: any(self._may_suspend(address) for address in self._slots),
+            may_suspend=lambda: any(self._may_suspend(slot, now) for slot in self._slots.values()),
             has_ever_slept=lambda: any(has_ever_slept(slot.paths) for slot in self._slots.values()),
         ):
             self._loop.stop()
             if self._grip.is_first_pause:
                 _log.info("nvidia-smi is ended, so that the idle card can suspend")
 
-    def _may_suspend(self, address: str) -> bool:
-        return may_suspend(self._slots[address].paths) and driver_can_suspend(self._procfs, address)
+    def _may_suspend(self, slot: _Slot, now: float) -> bool:
+        if now - slot.can_suspend_at >= _CAN_SUSPEND_SECONDS:
+            address = f"{slot.identity.pci_address}"
+            slot.can_suspend = may_suspend(slot.paths) and driver_can_suspend(self._procfs, address)
+            slot.can_suspend_at = now
+        return slot.can_suspend

@@ -47,13 +47,17 @@ _ARGUMENTS = (
 )
 _DRIVER = "amdgpu"
 _IDLE_PERCENT = 2.0
-"""As amdgpu_card.py."""
+"""As in amdgpu_card.py."""
+_CAN_SUSPEND_SECONDS = 30.0
+"""As in sysfs_backend.py: how old the word may be that a card may suspend."""
 
 
 @dataclass(slots=True)
 class _Slot:
     identity: GpuIdentity
     paths: PowerPaths
+    can_suspend: bool = False
+    can_suspend_at: float = float("-inf")
 
 
 class RocmSmiBackend:
@@ -80,7 +84,11 @@ class RocmSmiBackend:
         self._complaint = ""
 
     def probe(self) -> ProbeResult:
-        if not bound_to(self._sysfs, _DRIVER):
+        try:
+            addresses = bound_to(self._sysfs, _DRIVER)
+        except OSError as error:
+            return ProbeResult(answer=Probe.LATER, message=f"the PCI bus cannot be looked at: {error}")
+        if not addresses:
             return ProbeResult(answer=Probe.LATER, message=f"no card has the kernel driver {_DRIVER}")
         if found(PROGRAM, self._path) is None:
             return ProbeResult(answer=Probe.LATER, message="the program rocm-smi is not installed")
@@ -102,7 +110,7 @@ class RocmSmiBackend:
                 message="let go of the idle card, so that it can suspend",
             )
         cards = self._told(now)
-        told = tuple(self._reading(slot, cards) for slot in self._slots.values())
+        told = tuple(self._reading(slot, cards, now) for slot in self._slots.values())
         self._let_go_of_idle(told, now)
         return BackendReadings(readings=told)
 
@@ -114,7 +122,10 @@ class RocmSmiBackend:
         return ()
 
     def _look_at_bus(self) -> None:
-        addresses = bound_to(self._sysfs, _DRIVER)
+        try:
+            addresses = bound_to(self._sysfs, _DRIVER)
+        except OSError as error:
+            raise BackendError(f"the PCI bus cannot be looked at: {error}") from error
         if addresses != list(self._slots):
             self._cards = None
             self._slots = {address: self._slots.get(address) or self._meet(address) for address in addresses}
@@ -176,7 +187,7 @@ class RocmSmiBackend:
         self._cards, self._complaint = cards, ""
         return cards
 
-    def _reading(self, slot: _Slot, cards: dict[str, GpuReading]) -> GpuReading:
+    def _reading(self, slot: _Slot, cards: dict[str, GpuReading], now: float) -> GpuReading:
         reading = cards.get(slot.identity.id)
         if reading is None:
             return GpuReading(gpu=slot.identity, backend=self.name, state=GpuState.UNKNOWN)
@@ -184,7 +195,7 @@ class RocmSmiBackend:
             known, told = slot.identity, reading.gpu
             name = told.name if known.pci_id and known.pci_id in known.name else known.name
             slot.identity = replace(known, name=name, driver=told.driver, vbios_version=told.vbios_version)
-        return replace(reading, gpu=slot.identity)
+        return replace(reading, gpu=slot.identity, can_suspend=self._may_suspend(slot, now))
 
     def _let_go_of_idle(self, told: tuple[GpuReading, ...], now: float) -> None:
         """Nobody computes (a context keeps a card awake anyway), and no card works."""
@@ -195,9 +206,14 @@ class RocmSmiBackend:
         if self._grip.should_let_go(
             now,
             idle=idle,
-            may_suspend=lambda: any(may_suspend(slot.paths) for slot in self._slots.values()),
+            may_suspend=lambda: any(self._may_suspend(slot, now) for slot in self._slots.values()),
             has_ever_slept=lambda: any(has_ever_slept(slot.paths) for slot in self._slots.values()),
         ):
             self._cards = None
             if self._grip.is_first_pause:
                 _log.info("rocm-smi is not run for a while, so that the idle card can suspend")
+
+    def _may_suspend(self, slot: _Slot, now: float) -> bool:
+        if now - slot.can_suspend_at >= _CAN_SUSPEND_SECONDS:
+            slot.can_suspend, slot.can_suspend_at = may_suspend(slot.paths), now
+        return slot.can_suspend

@@ -1,6 +1,7 @@
 """Intel's cards as i915 and xe show them: real trees, and small ones for each oddity."""
 
 import errno
+import os
 import tomllib
 from collections.abc import Callable
 from dataclasses import fields
@@ -380,6 +381,21 @@ def test_a_card_that_answers_nothing_but_errors_is_an_error(rig: Callable[..., I
     for name in I915_FILES:
         card.fail(name, 0)
     assert card.reading().temperature_celsius == 51.0
+
+
+def test_a_card_whose_directories_are_hidden_is_an_error_and_no_crash(
+    rig: Callable[..., IntelRig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card, real = rig("i915"), os.listdir
+
+    def hiding(path: str) -> list[str]:
+        if str(path).endswith("/drm"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", hiding)
+    with pytest.raises(BackendError, match="Permission denied"):
+        card.read()
 
 
 def test_a_card_that_offers_nothing_is_no_error(rig: Callable[..., IntelRig]) -> None:

@@ -95,6 +95,23 @@ def test_without_a_card_it_waits_quietly(rig: SmiRig) -> None:
     assert rig.program.runs == []
 
 
+def test_a_bus_that_is_hidden_is_waited_for(awake: SmiRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden(path: str) -> list[str]:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "listdir", hidden)
+    assert "Permission denied" in awake.backend.probe().message
+    with pytest.raises(BackendError, match="Permission denied"):
+        awake.read()
+
+
+def test_a_card_that_may_suspend_says_so(awake: SmiRig) -> None:
+    assert awake.reading().can_suspend is False
+    awake.sysfs.set_control(ADDRESS, "auto")
+    awake.backend.close()
+    assert awake.reading(30.0).can_suspend is True
+
+
 def test_one_child_serves_every_tick(awake: SmiRig) -> None:
     assert awake.backend.probe().answer is Probe.READY
     for _ in range(5):

@@ -48,7 +48,9 @@ class Truth:
     memory_reserved_bytes: int = 256 * MIB
     memory_used_bytes: int = 5121 * MIB
     core_clock_mhz: float = 1875.0
+    core_clock_max_mhz: float = 2100.0
     memory_clock_mhz: float = 6801.0
+    memory_clock_max_mhz: float = 7001.0
     performance_state: int = 2
     throttle_bits: int = 0
     """As nvml.h has them."""
@@ -129,6 +131,8 @@ def read_by_nvml(truth: Truth, folder: Path) -> GpuReading:
             memory_used=truth.memory_used_bytes,
             core_clock=truth.core_clock_mhz,
             memory_clock=truth.memory_clock_mhz,
+            max_core_clock=truth.core_clock_max_mhz,
+            max_memory_clock=truth.memory_clock_max_mhz,
             pstate=truth.performance_state,
             throttle_reasons=truth.throttle_bits,
             number_of_fans=None if truth.fan_percent is None else 1,
@@ -186,6 +190,8 @@ def read_by_nvidia_smi(truth: Truth, folder: Path) -> GpuReading:
         "fb_memory_usage/used": told(truth.memory_used_bytes / MIB, "MiB"),
         "clocks/graphics_clock": told(truth.core_clock_mhz, "MHz"),
         "clocks/mem_clock": told(truth.memory_clock_mhz, "MHz"),
+        "max_clocks/graphics_clock": told(truth.core_clock_max_mhz, "MHz"),
+        "max_clocks/mem_clock": told(truth.memory_clock_max_mhz, "MHz"),
         "performance_state": f"P{truth.performance_state}",
         "processes": "".join(
             process(pid, TYPES[kind], told(None if memory is None else memory / MIB, "MiB"))
@@ -235,7 +241,7 @@ WAYS = {
     "nvidia-smi": Way(
         vendor="nvidia",
         read=read_by_nvidia_smi,
-        serves=_OF_BOTH | {"core_clock_max_mhz", "memory_clock_max_mhz", "processes"},
+        serves=_OF_BOTH | {"core_clock_max_mhz", "memory_clock_max_mhz", "can_suspend", "processes"},
         resolution={"power_watts": 0.005, "power_average_watts": 0.005, "power_limit_watts": 0.005},
     ),
 }

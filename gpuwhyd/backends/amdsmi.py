@@ -19,7 +19,7 @@ from gpuwhyd.backends.amdsmi_questions import CardLostError
 from gpuwhyd.backends.base import BackendReadings, Probe, ProbeResult
 from gpuwhyd.backends.grip import Grip
 from gpuwhyd.backends.pci import PowerPaths, bound_to, has_ever_slept, may_suspend, sleeps
-from gpuwhyd.errors import BackendError, BackendUnavailableError
+from gpuwhyd.errors import BackendError, BackendUnavailableError, NoCardError
 from gpuwhyd.model import BackendState, FieldSource, GpuProcess, GpuReading, GpuState
 
 _log = logging.getLogger(__name__)
@@ -78,7 +78,9 @@ class AmdsmiBackend:
     def probe(self) -> ProbeResult:
         self._look_at_bus()
         if not self._slots:
-            return ProbeResult(answer=Probe.LATER, message=f"no card has the kernel driver {DRIVER}")
+            return ProbeResult(
+                answer=Probe.LATER, message=f"no card has the kernel driver {DRIVER}", no_card=True
+            )
         try:
             self._library.locate()
             if not self._resting(self._monotonic()):
@@ -92,7 +94,7 @@ class AmdsmiBackend:
         now = self._monotonic()
         self._look_at_bus()
         if not self._slots:
-            raise BackendError(f"no card is left with the kernel driver {DRIVER}")
+            raise NoCardError(f"no card is left with the kernel driver {DRIVER}")
         if resting := self._resting(now):
             return self._let_go(resting)
         self._restart_for_lost(now)

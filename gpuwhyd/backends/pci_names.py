@@ -12,15 +12,17 @@ from gpuwhyd.backends.sysfs import read_text
 
 _BRACKETS = re.compile(r".*\[(.+)\]\s*")
 _PCI_IDS = ("misc/pci.ids", "hwdata/pci.ids")
+_ID = re.compile(r"0x([0-9a-f]{4})", re.IGNORECASE)
+_LONGEST_NAME = 160
+"""The longest of pci.ids have about 120 characters; what is longer is no name."""
 _VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
 
 
 def pci_id(device: str) -> str | None:
     """`1002:73ff`, of the sysfs directory of a PCI device."""
-    vendor, product = read_text(f"{device}/vendor"), read_text(f"{device}/device")
-    if not vendor.startswith("0x") or not product.startswith("0x"):
-        return None
-    return f"{vendor[2:]}:{product[2:]}".lower()
+    vendor = _ID.fullmatch(read_text(f"{device}/vendor"))
+    product = _ID.fullmatch(read_text(f"{device}/device"))
+    return f"{vendor[1]}:{product[1]}".lower() if vendor and product else None
 
 
 def device_name(device: str, *, run: Path = Path("/run"), share: Path = Path("/usr/share")) -> str:
@@ -44,7 +46,7 @@ def _of_libdrm(device: str, share: Path) -> str | None:
     for line in _lines(share / "libdrm/amdgpu.ids"):
         parts = [part.strip() for part in line.split(",", 2)]
         if len(parts) == 3 and (parts[0].lower(), parts[1].lower()) == wanted:
-            return parts[2] or None
+            return _clean(parts[2])
     return None
 
 
@@ -73,8 +75,15 @@ def _of_pci_ids(known: str, share: Path) -> str | None:
 
 def _product(text: str) -> str | None:
     """The marketing name, which stands in brackets after the chip's, where there is one."""
-    brackets = _BRACKETS.fullmatch(text)
-    return (brackets[1] if brackets else text).strip() or None
+    name = _clean(text)
+    brackets = _BRACKETS.fullmatch(name or "")
+    return brackets[1].strip() or None if brackets else name
+
+
+def _clean(text: str) -> str | None:
+    """These files are the distribution's, and are shown to people: one printable line, or nothing."""
+    name = " ".join(text.split())
+    return name if 0 < len(name) <= _LONGEST_NAME and name.isprintable() else None
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -63,8 +63,9 @@ class SysfsCard(Protocol):
 class _Slot:
     card: SysfsCard
     paths: PowerPaths
-    parts: dict[str, int]
     met_at: float
+    parts: dict[str, int] | None = None
+    """What its driver had made of it when it was last looked at while it was awake."""
     grip: Grip = field(default_factory=Grip)
     can_suspend: bool = False
     can_suspend_at: float = float("-inf")
@@ -115,7 +116,7 @@ class SysfsBackend:
         self._look_at_bus(now)
         if not self._slots:
             raise NoCardError(f"no card is left with the kernel driver {self.name}")
-        readings = tuple(self._reading(slot, now) for slot in self._slots.values())
+        readings = tuple(self._reading(address, now) for address in self._slots)
         self._note_sources(readings)
         complaints = [slot.complaint for slot in self._slots.values() if slot.complaint]
         if len(complaints) == len(self._slots):
@@ -142,8 +143,6 @@ class SysfsBackend:
         """Cards come and go: external ones, or unbound for a virtual machine, or with the driver.
 
         One that was bound anew is met anew, however quickly that went: its hwmon and DRM devices have other numbers.
-        So is one whose driver is still at it: the kernel shows the card as bound before the driver has begun with it
-        (really_probe in drivers/base/dd.c).
         """
         try:
             before, bound = self._bindings, bindings(self._sysfs, self.name)
@@ -155,15 +154,27 @@ class SysfsBackend:
                 for address, number in bound.items()
             }
             self._bindings = bound
-        for address, slot in self._slots.items():
-            if now - slot.met_at < _SETTLING_SECONDS and self._parts(address) != slot.parts:
-                self._slots[address] = self._meet(address, now)
+
+    def _settled(self, address: str, now: float) -> _Slot:
+        """The card, met anew while its driver is still at it.
+
+        The kernel shows a card as bound before the driver has begun with it (really_probe in drivers/base/dd.c).
+        """
+        slot = self._slots[address]
+        if now - slot.met_at >= _SETTLING_SECONDS:
+            return slot
+        parts = self._parts(address)
+        if (
+            slot.parts is not None and not parts.items() <= slot.parts.items()
+        ):  # some are new; fewer are a farewell
+            slot = self._slots[address] = self._meet(address, now)
+        slot.parts = parts
+        return slot
 
     def _meet(self, address: str, now: float) -> _Slot:
         return _Slot(
             card=self._make_card(self._sysfs, address),
             paths=PowerPaths.of(self._sysfs, address),
-            parts=self._parts(address),
             met_at=now,
         )
 
@@ -175,9 +186,11 @@ class SysfsBackend:
     def _hidden(self, error: OSError) -> str:
         return f"the cards of {self.name} cannot be listed ({error.strerror}); look for what hides /sys from gpuwhyd"
 
-    def _reading(self, slot: _Slot, now: float) -> GpuReading:
+    def _reading(self, address: str, now: float) -> GpuReading:
+        slot = self._slots[address]
         if sleeps(slot.paths):
             return self._asleep(slot)
+        slot = self._settled(address, now)
         if slot.grip.is_let_go(now):
             if not slot.card.stirs():
                 slot.complaint = ""

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from gpuwhyd.backends.amdgpu_chip import highest_mhz
-from gpuwhyd.errors import BackendError
+from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.model import BackendState, FanMode, GpuState, Lack
 from tests.backends.amdgpu_metrics_tables import table
 from tests.backends.amdgpu_rig import SECOND, Card, Rig
@@ -316,7 +316,7 @@ def test_a_card_whose_driver_is_just_going_is_a_failure_and_not_a_fault(rig):
     with pytest.raises(BackendError):
         rig.tick()
     rig.card.unbind()
-    with pytest.raises(BackendError, match="no card is left"):
+    with pytest.raises(NoCardError, match="no card is left"):
         rig.tick()
     rig.card.set_chip(name="amdgpu", temp1_input="50000")
     rig.card.bind()

@@ -3,7 +3,7 @@
 import pytest
 
 from gpuwhyd.backends.base import Probe
-from gpuwhyd.errors import BackendError
+from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.model import GpuState, Lack
 from tests.backends.amdsmi_rig import ADDRESS, SECOND, AmdsmiRig
 from tests.fake_amdsmi.control import (
@@ -300,7 +300,7 @@ def test_cards_come_and_go(rig):
     assert [reading.gpu.pci_address for reading in read.readings] == [SECOND]
     assert {source.gpu_id for source in rig.backend.sources()} == {"pci_0000_22_00_0"}
     rig.unplug(SECOND)
-    with pytest.raises(BackendError, match="no card is left"):
+    with pytest.raises(NoCardError, match="no card is left"):
         rig.read()
     assert rig.backend.probe().answer is Probe.LATER
 

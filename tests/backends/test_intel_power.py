@@ -171,7 +171,8 @@ def test_what_an_older_kernel_does_not_have_is_not_asked_for_each_time(tmp_path:
     watch.taken()
     rig.read()
     names = [path.rpartition("/")[2] for path in watch.taken()]
-    assert sorted(names) == [
+    settling = ["drm", "hwmon"]  # directories, listed in the first minute
+    assert sorted(name for name in names if name not in settling) == [
         "gt_RPn_freq_mhz",
         "gt_act_freq_mhz",
         "gt_act_freq_mhz",

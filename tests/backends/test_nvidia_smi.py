@@ -11,7 +11,7 @@ import pytest
 from gpuwhyd.backends import nvidia_smi_loop as loop
 from gpuwhyd.backends.base import BackendReadings, Probe
 from gpuwhyd.backends.nvidia_smi import NvidiaSmiBackend
-from gpuwhyd.errors import BackendError
+from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.model import BackendState, FanMode, GpuReading, GpuState
 from tests.backends.fake_programs import FakeProgram, is_alive, until
 from tests.backends.golden_readings import GOLDEN, assert_golden
@@ -90,7 +90,7 @@ def test_without_the_program_it_waits_quietly(awake: SmiRig) -> None:
 
 def test_without_a_card_it_waits_quietly(rig: SmiRig) -> None:
     assert rig.backend.probe().answer is Probe.LATER
-    with pytest.raises(BackendError, match="no NVIDIA card"):
+    with pytest.raises(NoCardError, match="no NVIDIA card"):
         rig.read()
     assert rig.program.runs == []
 

@@ -661,16 +661,21 @@ def test_what_can_never_work_and_what_works_are_left_alone() -> None:
     run(test())
 
 
-def test_a_change_brings_the_next_tick_forward() -> None:
+def test_a_change_brings_a_tick_forward_that_asks_who_has_waited() -> None:
     async def test() -> None:
-        backend, clock = ScriptedBackend(), SleepingClock()
+        waiting, clock, now = ScriptedBackend(), SleepingClock(), [0.0]
+        waiting.probe_answer = ProbeResult(answer=Probe.LATER)
         clock.real_duration = lambda _seconds: 3600.0  # type: ignore[method-assign]
-        sampler = build(backend, clock=clock)
-        taking = asyncio.create_task(take(sampler, 2))
-        while backend.reads == 0:
-            await asyncio.sleep(0)
+        sampler = build(waiting, clock=clock, monotonic_seconds=lambda: now[0])
+        snapshots = sampler.snapshots()
+        first = await anext(snapshots)
+        second = asyncio.create_task(anext(snapshots))
+        waiting.probe_answer = ProbeResult(answer=Probe.READY)
+        now[0] += FIRST_RETRY_SECONDS
+        await asyncio.sleep(0)  # it rests until the next tick
         sampler.look_anew()
-        assert len(await taking) == 2
+        assert who_reads([first, await second]) == [[], ["scripted"]]
+        await snapshots.aclose()  # type: ignore[attr-defined]
         await sampler.close()
 
     run(test())

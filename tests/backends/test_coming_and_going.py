@@ -189,7 +189,9 @@ def test_another_card_at_the_same_address_is_met_anew(nvml: NvmlRig) -> None:
     device = nvml.sysfs.root / "bus/pci/devices" / ADDRESS
     device.rename(nvml.sysfs.root / "pulled")  # keeps its inode in use
     nvml.driver.remove_cards()
-    nvml.add_card(name="NVIDIA RTX A2000", uuid="GPU-other")
+    nvml.add_card(name="NVIDIA RTX A2000", uuid="GPU-other", status="suspended", control="auto")
+    assert nvml.reading().gpu.uuid is None, "it sleeps, and nothing of the other card is told of it"
+    nvml.sysfs.set_status(ADDRESS, "active")
     after = nvml.reading().gpu
     assert (before.name, after.name, after.uuid) == (
         "NVIDIA GeForce RTX 3070",

@@ -45,15 +45,14 @@ def monitor(e: Explanation) -> str:
             f"{opening(e)}; it does nothing and could sleep, but no program that can be seen from here has it open:"
             " gpuwhyd itself, which reads it, may be what keeps it awake."
         )
-    watching = listed([who(suspect) for suspect in e.suspects])
-    watch = "watches" if len(e.suspects) == 1 else "watch"
-    keep = "keeps" if len(e.suspects) == 1 else "keep"
-    return f"{opening(e)}; nobody works on it, but {watching} {watch} it and {keep} it {kept}{_held(e)}."
+    holding = listed([who(suspect) for suspect in e.suspects])
+    has, keep = ("has", "keeps") if len(e.suspects) == 1 else ("have", "keep")
+    return f"{opening(e)}; nobody works on it, but {holding} {has} it open and {keep} it {kept}{_held(e)}."
 
 
 def monitor_ended(e: Explanation) -> str:
     by = listed([who(suspect) for suspect in e.suspects]) if e.suspects else "gpuwhyd itself"
-    return f" because {by} watched the card, on which nobody worked"
+    return f" because {by} had the card open, on which nobody worked"
 
 
 def wasted(e: Explanation) -> str:

@@ -43,7 +43,7 @@ def test_a_laptops_card_that_a_watcher_keeps_awake_is_told_so_after_two_minutes(
     rig.tick({NVTOP: 0.0}, **LAPTOP)
     assert rig.answer.cause is Cause.MONITOR
     assert rig.answer.sentence == (
-        "GPU 0 (RTX 3070): no fan of its own; 12 W; nobody works on it, but nvtop (pid 77, user anna) watches it and"
+        "GPU 0 (RTX 3070): no fan of its own; 12 W; nobody works on it, but nvtop (pid 77, user anna) has it open and"
         " keeps it awake for 2 min."
     )
     assert rig.evidence("kept_awake_by") == "nvtop"
@@ -78,7 +78,7 @@ def test_a_fan_that_is_up_on_a_card_kept_awake_has_the_watcher_as_its_reason() -
 
 def test_several_watchers_are_named_together() -> None:
     rig = Rig().run(130, {NVTOP: 0.0, process("telegraf", pid=90): 0.0}, **LAPTOP)
-    assert "nvtop (pid 77, user anna) and telegraf (pid 90, user anna) watch it and keep it awake" in (
+    assert "nvtop (pid 77, user anna) and telegraf (pid 90, user anna) have it open and keep it awake" in (
         rig.answer.sentence
     )
 
@@ -155,7 +155,7 @@ def test_a_card_that_only_a_watcher_keeps_busy_is_not_hidden_work() -> None:
     rig = Rig().run(60, watts=15, mode=FanMode.NONE)
     rig.run(30, {process("nvidia-smi"): 0.0}, watts=40, busy=100, mode=FanMode.NONE)
     assert rig.answer.cause is Cause.MONITOR
-    assert "watches it and keeps it busy" in rig.answer.sentence
+    assert "has it open and keeps it busy" in rig.answer.sentence
 
 
 @pytest.mark.parametrize(("watts", "why"), [(200, "no watcher draws so much")])
@@ -191,7 +191,7 @@ def test_the_end_names_the_watcher() -> None:
     rig2 = Rig().run(200, {NVTOP: 0.0}, fan=0, **AWAKE).run(20, {NVTOP: 0.0}, fan=35, **AWAKE)
     told = rig2.run(100, {NVTOP: 0.0}, fan=0, **AWAKE).spikes[-1].explanation
     assert told.cause is Cause.MONITOR
-    assert "because nvtop (pid 77, user anna) watched the card" in told.sentence
+    assert "because nvtop (pid 77, user anna) had the card open" in told.sentence
 
 
 # -- idle-clocks --------------------------------------------------------------------------------------------------

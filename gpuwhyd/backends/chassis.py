@@ -19,7 +19,7 @@ from gpuwhyd.backends.cpu_temperature import CpuTemperature
 from gpuwhyd.backends.pci import names_in
 from gpuwhyd.backends.pci_names import device_name, pci_id
 from gpuwhyd.backends.sysfs import read_text
-from gpuwhyd.errors import BackendError
+from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.model import (
     FanMode,
     FanReading,
@@ -86,7 +86,7 @@ class ChassisBackend:
         if self._groups:
             return ProbeResult(answer=Probe.READY)
         message = "; ".join(self._complaints) or "no fan of the machine itself is known to cool a GPU"
-        return ProbeResult(answer=Probe.LATER, message=message)
+        return ProbeResult(answer=Probe.LATER, message=message, no_card=True)
 
     def read(self) -> BackendReadings:
         now = self._monotonic()
@@ -98,7 +98,7 @@ class ChassisBackend:
             for chip in self._chips:
                 chip.refresh(now)
         if not self._groups:
-            raise BackendError(
+            raise NoCardError(
                 "; ".join(self._complaints) or "the fans of the machine are gone, with their driver"
             )
         readings = tuple(self._reading(group, now) for group in self._groups)

@@ -233,6 +233,7 @@ class Card:
         """What is kept over a restart of the daemon, as JSON takes it."""
         return {
             "gpu": as_plain(self.known.gpu),
+            "backend": self.backend,
             "label": self.known.label,
             "level": self.known.level.saved(),
             "floor": self.known.heat.floor.saved(),
@@ -256,6 +257,7 @@ class Card:
         self.known.rules = RuleBook(table(saved["rules"]), same_boot=same_boot)
         self.known.tachometers = Tachometers.restored(table(saved.get("tachometers", {})))
         self.known.label = str(saved.get("label", self.known.label))
+        self.backend = str(saved.get("backend", self.backend))
         ledger, telling = Ledger.restored(table(saved["ledger"])), Telling.restored(saved["told"])
         last_at = optional_number(saved["last_at"])
         self._seen_last_at = last_at or 0.0

@@ -153,8 +153,11 @@ class Engine:
             self._cpu = CpuHeat.restored(table(saved["cpu"]), same_boot=same_boot)
         for card_id, item in table(saved["cards"]).items():
             card = restored_card(item, same_boot=same_boot)
+            if same_boot and card.open_spike is not None:
+                self._cards[card_id] = card  # if it was pulled out meanwhile, its spike has ended by that
+                continue
             self._dormant[card_id] = card
-            if not same_boot and card.open_spike is not None:
+            if card.open_spike is not None:
                 self._interrupted_spikes.append(card)
 
     def _meet(self, gpu: GpuIdentity) -> tuple[Card, bool]:

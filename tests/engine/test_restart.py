@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gpuwhyd.engine.engine import Engine
-from gpuwhyd.model import Cause, EventKind
+from gpuwhyd.model import BackendHealth, BackendState, Cause, EventKind
 from tests.engine.rig import QUIET_ENGINE, Rig, unit
 
 OLLAMA = unit("ollama.service", 4242, user="ollama")
@@ -148,3 +148,24 @@ def test_programs_that_cannot_be_seen_just_after_a_restart_are_not_said_to_have_
     rig.run(4, LOAD, fan=57, watts=200)
     assert rig.answer.suspects[0].alive
     assert rig.answer.suspects[0].pids == (4242,)
+
+
+def test_a_card_that_was_pulled_out_while_the_daemon_was_stopped_has_its_spike_ended() -> None:
+    rig = in_mid_spike().restart()
+    rig.now += 60
+    for _ in range(20):
+        rig.now += 2
+        rig.feed(readings=())
+    assert rig.kinds == ["started", "ended"]
+    assert rig.spikes[-1].spike.ended_by == "removed"
+    assert [event.gpu.id for event in rig.of(EventKind.GPU_REMOVED)] == [rig.gpu.id]
+
+
+def test_a_card_whose_backend_has_not_looked_yet_keeps_its_spike() -> None:
+    rig = in_mid_spike().restart()
+    waiting = (BackendHealth(name="test", state=BackendState.WAITING),)
+    for _ in range(40):
+        rig.now += 2
+        rig.feed(readings=(), backends=waiting)
+    rig.run(20, LOAD, fan=57, watts=200, celsius=75)
+    assert rig.kinds == ["started"]

@@ -172,7 +172,8 @@ class Daemon:
         """After events also where there is no journal, whose output saves them first."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._unsaved.wait(), SAVE_SECONDS)
+                async with asyncio.timeout(SAVE_SECONDS):
+                    await self._unsaved.wait()
             self._unsaved.clear()
             await self._store.save_in_thread()
 

@@ -334,7 +334,8 @@ class Sampler:
         if self._awake.is_set():
             return
         try:
-            await asyncio.wait_for(self._awake.wait(), LONGEST_PAUSE_SECONDS)
+            async with asyncio.timeout(LONGEST_PAUSE_SECONDS):
+                await self._awake.wait()
         except TimeoutError:
             self._awake.set()
 

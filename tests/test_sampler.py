@@ -409,6 +409,22 @@ def test_sampling_pauses_while_the_machine_goes_to_sleep_and_marks_the_first_sna
     run(test())
 
 
+def test_who_is_told_to_stop_in_the_moment_of_a_resume_stops() -> None:
+    async def test() -> None:
+        sampler = build(ScriptedBackend())
+        sampler.on_sleep(True)
+        taking = asyncio.create_task(take(sampler, 1_000_000))
+        await asyncio.sleep(0)
+        sampler.on_sleep(False)
+        taking.cancel()
+        done, _ = await asyncio.wait({taking}, timeout=10)
+        assert done
+        assert taking.cancelled()
+        await sampler.close()
+
+    run(test())
+
+
 def test_a_suspend_is_noticed_by_the_clocks_alone() -> None:
     async def test() -> None:
         slept = [0.0]

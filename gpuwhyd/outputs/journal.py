@@ -128,8 +128,10 @@ class JournalOutput:
         delay_seconds = PROMPT_SECONDS
         while True:
             idle = not self._outbox and not self._unsaved
+            # not wait_for: until Python 3.12 that loses a cancellation that comes together with what it waits for
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), None if idle else delay_seconds)
+                async with asyncio.timeout(None if idle else delay_seconds):
+                    await self._wake.wait()
             self._wake.clear()
             self._progress = False
             await self._step()

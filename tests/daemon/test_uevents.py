@@ -36,10 +36,9 @@ def test_a_uevent_brings_the_next_sample_forward(tmp_path: Path) -> None:
 
         try:
             until(lambda: samples() == 1, "the first sample")
-            netlink = in_network(sender, of_pid=daemon.pid)
-            through_the_kernel(netlink, card_uevent("bind", address="0000:0b:00.0"))
+            with in_network(sender, of_pid=daemon.pid) as netlink:
+                through_the_kernel(netlink, card_uevent("bind", address="0000:0b:00.0"))
             until(lambda: samples() >= 2, "a sample long before its time")
-            netlink.close()
             daemon.send_signal(signal.SIGTERM)
             assert daemon.wait(10) == 0
         finally:

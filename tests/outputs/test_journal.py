@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -452,3 +453,27 @@ def test_waiting_events_are_sent_when_the_journal_cannot_be_asked_about_them(jou
     asyncio.run(second_life())
     assert ids(journald) == [event_id(event) for event in events(2)]
     assert "2 events may stand in the journal twice" in caplog.text
+
+
+def test_closing_in_the_moment_of_a_new_event_does_not_hang(tmp_path: Path) -> None:
+    """Nobody reads this journal, so that there is always something to wait for."""
+
+    async def test() -> None:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        listener.bind(str(tmp_path / "socket"))
+        journal = JournalOutput(
+            store=StateStore(None),
+            restored=None,
+            already_written=lambda _ids: set(),
+            journal_socket=JournalSocket(tmp_path / "socket"),
+        )
+        await journal.publish(report(spike_event(EventKind.SPIKE_STARTED)))
+        while not journal._outbox.unread or not journal._wake._waiters:
+            await asyncio.sleep(0)
+        await journal.publish(report())
+        closing = asyncio.create_task(journal.close())
+        done, _ = await asyncio.wait({closing}, timeout=10)
+        listener.close()
+        assert done
+
+    asyncio.run(test())

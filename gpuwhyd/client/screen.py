@@ -30,7 +30,8 @@ async def refresh(
             sys.stdout.write(_HOME + picture + _ERASE_BELOW)
             sys.stdout.flush()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), every_seconds)
+                async with asyncio.timeout(every_seconds):  # wait_for can lose a Ctrl-C, until Python 3.12
+                    await ended.wait()
 
 
 @asynccontextmanager

@@ -358,6 +358,7 @@ def in_a_terminal(address, *arguments, columns=80, keys=b"", until=b""):
     if child == 0:
         environment = {**os.environ, "GPUWHYD_BUS": address, "TERM": "xterm", "COLUMNS": str(columns)}
         environment.pop("NO_COLOR", None)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are started with it ignored
         os.execve(GPUWHY[0], [*GPUWHY, *arguments], environment)
     written = b""
     with contextlib.suppress(OSError):  # EIO is how Linux says that the other side of a pty has closed

@@ -328,6 +328,16 @@ def test_cards_at_work_are_held(awake: SmiRig, changes: dict[str, str]) -> None:
     assert len(awake.program.runs) == 1
 
 
+def test_while_one_card_works_its_idle_neighbour_is_held_too(awake: SmiRig) -> None:
+    awake.sysfs.add(SECOND)
+    awake.sysfs.set_control(SECOND, "auto")
+    awake.program.put("document", document(gpu(BUSY), gpu(address=f"0000{SECOND}")))
+    awake.program.write('PATH=/usr/bin:/bin; while :; do cat "$FOLDER/document"; sleep 0.02; done')
+    for _ in range(60):
+        assert awake.heard().state is GpuState.AWAKE
+    assert len(awake.program.runs) == 1
+
+
 # -- battery ----------------------------------------------------------------------------------------------------------
 
 

@@ -4,13 +4,12 @@ import re
 from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
-from gpuwhyd.backends.nvml_questions import within
+from gpuwhyd.backends.plausible import BYTES, within
 from gpuwhyd.model import GpuProcess
 
 _MEMORY = re.compile(r"(-?[0-9]{1,15}(?:\.[0-9]{1,9})?) ?([KMG]i?B|B)")
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 """Before driver 340 MiB were called MB."""
-_BYTES_MAXIMUM = float(1 << 50)
 _KINDS = {"C": "compute", "G": "graphics", "C+G": "compute+graphics", "M+C": "mps", "M": "mps"}
 
 
@@ -18,7 +17,7 @@ def bytes_of(text: str) -> int | None:
     """`1024 MiB`; `None` for what is no plausible number with such a unit."""
     match = _MEMORY.fullmatch(text.strip())
     factor = _BYTES.get(match[2]) if match else None
-    value = within(float(match[1]) * factor, 0.0, _BYTES_MAXIMUM) if match and factor else None
+    value = within(float(match[1]) * factor, *BYTES) if match and factor else None
     return None if value is None else int(value)
 
 

@@ -11,8 +11,16 @@ from xml.etree import ElementTree as ET
 
 from gpuwhyd.backends.nvidia_smi_processes import bytes_of, processes_of
 from gpuwhyd.backends.nvidia_smi_stream import DOCUMENT_LIMIT_BYTES, DocumentError
-from gpuwhyd.backends.nvml_questions import within
 from gpuwhyd.backends.pci import ADDRESS, gpu_id
+from gpuwhyd.backends.plausible import (
+    CELSIUS,
+    FAN_PERCENT,
+    LIMIT_CELSIUS,
+    MEGAHERTZ,
+    PERCENT,
+    WATTS,
+    within,
+)
 from gpuwhyd.backends.program_answer import Told
 from gpuwhyd.model import FanMode, FanReading, GpuIdentity, GpuReading, GpuState
 
@@ -21,13 +29,6 @@ _PROLOG = re.compile(r"<\?xml[^>]*\?>|<!DOCTYPE[^>\[]*>")
 _QUANTITY = re.compile(r"(-?[0-9]{1,15}(?:\.[0-9]{1,9})?) ?(%|C|W|MHz)")
 _PSTATE = re.compile(r"P([0-9]{1,2})")
 
-_PERCENT = (0.0, 100.0)
-_FAN_PERCENT = (0.0, 1000.0)
-_CELSIUS = (-50.0, 200.0)
-_LIMIT_CELSIUS = (40.0, 150.0)
-_WATTS = (0.001, 10_000.0)
-_MEGAHERTZ = (0.0, 100_000.0)
-"""As in nvml_card.py and nvml_fans.py, so that both refuse the same values."""
 NOT_OFFERED = frozenset({"N/A", "Not Supported"})
 """In brackets or not."""
 
@@ -70,10 +71,10 @@ PLACES: dict[str, tuple[str, ...]] = {
 _PATHS = tuple(dict.fromkeys(path for paths in PLACES.values() for path in paths))
 
 _UNITS = {
-    "celsius": ("C", _CELSIUS),
-    "watts": ("W", _WATTS),
-    "percent": ("%", _PERCENT),
-    "mhz": ("MHz", _MEGAHERTZ),
+    "celsius": ("C", CELSIUS),
+    "watts": ("W", WATTS),
+    "percent": ("%", PERCENT),
+    "mhz": ("MHz", MEGAHERTZ),
 }
 """By the last word of a quantity's name: its unit in the document, and what is plausible."""
 
@@ -119,9 +120,9 @@ def place_of(texts: Mapping[str, str], quantity: str) -> str | None:
     paths = [path for path in PLACES[quantity] if path in texts]
     if not paths:
         return None
-    unit, plausible = _UNITS.get(quantity.rpartition("_")[2], ("", _PERCENT))
+    unit, plausible = _UNITS.get(quantity.rpartition("_")[2], ("", PERCENT))
     if quantity == "temperature_limit_celsius":
-        threshold = within(_number(texts, _SLOW_THRESHOLD, unit), *_LIMIT_CELSIUS)
+        threshold = within(_number(texts, _SLOW_THRESHOLD, unit), *LIMIT_CELSIUS)
         return paths[-1] if threshold is None else _SLOW_THRESHOLD
     good = (path for path in paths if within(_number(texts, path, unit), *plausible) is not None)
     return next(good, paths[0])
@@ -219,18 +220,18 @@ def _memory(texts: Mapping[str, str]) -> tuple[int | None, int | None]:
 
 def _limit(texts: Mapping[str, str], temperature: float | None) -> float | None:
     """Where the card begins to slow down: since Ada only the margin to it is told."""
-    limit = within(_number(texts, _SLOW_THRESHOLD, "C"), *_LIMIT_CELSIUS)
+    limit = within(_number(texts, _SLOW_THRESHOLD, "C"), *LIMIT_CELSIUS)
     if limit is not None:
         return limit
     margin = _number(texts, _MARGIN_TO_LIMIT, "C")
     if margin is None or temperature is None:
         return None
-    return within(temperature + margin, *_LIMIT_CELSIUS)
+    return within(temperature + margin, *LIMIT_CELSIUS)
 
 
 def _fans(texts: Mapping[str, str]) -> tuple[FanMode, tuple[FanReading, ...]]:
     """The first fan only: nvidia-smi knows no other one. `N/A` is how a card says that it has none."""
-    percent = within(_number(texts, "fan_speed", "%"), *_FAN_PERCENT)
+    percent = within(_number(texts, "fan_speed", "%"), *FAN_PERCENT)
     if percent is not None:
         return FanMode.UNKNOWN, (FanReading(index=0, percent=percent),)
     has_none = texts.get("fan_speed", "").strip("[]") in NOT_OFFERED

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gpuwhyd.backends.pci import PowerPaths, may_suspend, names_in
-from gpuwhyd.backends.sysfs import read_text
+from gpuwhyd.kernel_files import read_text
 
 _VENDOR_NVIDIA = "0x10de"
 _DISPLAY_CLASSES = ("0x0300", "0x0302")

@@ -10,8 +10,8 @@ import json
 import re
 from collections.abc import Mapping
 
-from gpuwhyd.backends.nvml_questions import within
 from gpuwhyd.backends.pci import ADDRESS, gpu_id
+from gpuwhyd.backends.plausible import BYTES, CELSIUS, MEGAHERTZ, PERCENT, RPM, WATTS, within
 from gpuwhyd.backends.program_answer import Told
 from gpuwhyd.model import FanReading, GpuIdentity, GpuProcess, GpuReading
 
@@ -23,14 +23,13 @@ _CARD = re.compile(r"card[0-9]{1,4}")
 _PID = re.compile(r"pid([0-9]{1,7})")
 _BRACKETS = re.compile(r".*\[(.+)\]\s*")
 
-_PERCENT = (0.0, 100.0)
 _PLAUSIBLE = {
-    "celsius": (-50.0, 200.0),
-    "watts": (0.0, 10_000.0),
-    "percent": _PERCENT,
-    "rpm": (0.0, 30_000.0),
-    "mhz": (0.0, 100_000.0),
-    "bytes": (0.0, float(1 << 50)),
+    "celsius": CELSIUS,
+    "watts": WATTS,
+    "percent": PERCENT,
+    "rpm": RPM,
+    "mhz": MEGAHERTZ,
+    "bytes": BYTES,
 }
 """By the last word of a quantity's name."""
 _FULL_LEVEL = 255.0
@@ -131,7 +130,7 @@ def _reading(
         memory_temperature_celsius=_quantity(card, "memory_temperature_celsius"),
         power_watts=_quantity(card, "power_watts"),
         power_average_watts=_quantity(card, "power_average_watts"),
-        power_limit_watts=_quantity(card, "power_limit_watts") or None,
+        power_limit_watts=_quantity(card, "power_limit_watts"),
         utilization_percent=_quantity(card, "utilization_percent"),
         memory_utilization_percent=_quantity(card, "memory_utilization_percent"),
         memory_used_bytes=None if used is None else int(used),
@@ -175,7 +174,7 @@ def _name(card: Mapping[str, str]) -> str:
 
 def _fans(card: Mapping[str, str]) -> tuple[FanReading, ...]:
     level = _number(card, _FAN_LEVEL, _plausible("fan_percent", _FAN_LEVEL))
-    percent = _number(card, _FAN_PERCENT, _PERCENT) if level is None else level / _FULL_LEVEL * 100.0
+    percent = _number(card, _FAN_PERCENT, PERCENT) if level is None else level / _FULL_LEVEL * 100.0
     rpm = _quantity(card, "fan_rpm")
     if percent is None and rpm is None:
         return ()

@@ -84,6 +84,7 @@ def test_a_fan_at_rest_is_not_told_and_not_taken_for_none() -> None:
         ({"Current Socket Graphics Package Power (W)": "41.0"}, 41.0, 36.0),
         ({"Average Graphics Package Power (W)": "N/A (Secondary die)"}, None, None),
         ({"Average Graphics Package Power (W)": "-3"}, None, None),
+        ({"Average Graphics Package Power (W)": "0.0"}, None, None),
     ],
 )
 def test_power_under_all_its_names(told: dict[str, str], watts: float | None, average: float | None) -> None:

@@ -183,7 +183,8 @@ class ProgramBackend:
         return BackendReadings(readings=readings, state=state, message=message)
 
     def _unread_card(self, slot: _Slot, state: GpuState) -> GpuReading:
-        return GpuReading(gpu=slot.card.identity, backend=self.name, state=state)
+        can_suspend = None if state is GpuState.ASLEEP else slot.can_suspend.known
+        return GpuReading(gpu=slot.card.identity, backend=self.name, state=state, can_suspend=can_suspend)
 
     def _reading(self, slot: _Slot, answer: Answer, now: float) -> GpuReading:
         told = answer.cards.get(slot.card.identity.id)

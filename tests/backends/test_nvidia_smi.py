@@ -109,6 +109,19 @@ def test_a_card_that_may_suspend_says_so(awake: SmiRig) -> None:
     assert awake.reading(30.0).can_suspend is True
 
 
+def test_a_card_that_is_let_go_still_says_that_it_may_suspend_and_a_sleeping_one_says_nothing(
+    awake: SmiRig,
+) -> None:
+    awake.sysfs.set_control(ADDRESS, "auto")
+    awake.program.put("document", document(gpu()))
+    awake.program.write('PATH=/usr/bin:/bin; while :; do cat "$FOLDER/document"; sleep 0.02; done')
+    while (let_go := awake.heard()).state is GpuState.AWAKE:
+        pass
+    assert (let_go.state, let_go.can_suspend) == (GpuState.UNKNOWN, True)
+    awake.sysfs.set_status(ADDRESS, "suspended")
+    assert (awake.reading().state, awake.reading().can_suspend) == (GpuState.ASLEEP, None)
+
+
 def test_one_child_serves_every_tick(awake: SmiRig) -> None:
     assert awake.backend.probe().answer is Probe.READY
     for _ in range(5):

@@ -31,17 +31,17 @@ from gpuwhyd.backends.amdgpu_metrics import (
 from gpuwhyd.backends.amdgpu_sources import sources_of
 from gpuwhyd.backends.pci import gpu_id
 from gpuwhyd.backends.pci_names import device_name, pci_id
-from gpuwhyd.backends.sysfs import Attributes, read_text
+from gpuwhyd.backends.plausible import BYTES, PERCENT
+from gpuwhyd.backends.sysfs import Attributes
 from gpuwhyd.backends.sysfs_backend import SysfsBackend
 from gpuwhyd.errors import BackendError
+from gpuwhyd.kernel_files import read_text
 from gpuwhyd.model import FanControl, FieldSource, GpuIdentity, GpuReading, Lack
 
 NAME = "amdgpu"
 """Of the backend, and of the kernel driver."""
 
 SELDOM_SECONDS = 60.0
-_PERCENT = (0.0, 100.0)
-_BYTES = (0.0, float(1 << 50))
 _IDLE_PERCENT = 2.0
 """Work below this heats nothing; some firmware never says less than 1 on an idle card."""
 _STIR_BYTES = 16 << 20
@@ -113,7 +113,7 @@ class AmdgpuCard:
 
     def stirs(self) -> bool:
         """Somebody has begun to use its memory, or has left."""
-        used = self._device.number("mem_info_vram_used", *_BYTES)
+        used = self._device.number("mem_info_vram_used", *BYTES)
         before = self._memory_used_bytes
         return used is not None and before is not None and abs(used - before) > _STIR_BYTES
 
@@ -149,7 +149,7 @@ class AmdgpuCard:
         self._fan_control = read_fan_control(self._device)
         self._core_clock_max_mhz = self._highest_mhz("pp_dpm_sclk")
         self._memory_clock_max_mhz = self._highest_mhz("pp_dpm_mclk")
-        total = self._device.number("mem_info_vram_total", *_BYTES)
+        total = self._device.number("mem_info_vram_total", *BYTES)
         self._memory_total_bytes = int(total) if total else None
 
     def _meet(self) -> None:
@@ -186,7 +186,7 @@ class AmdgpuCard:
         if chip is not None and chip.edge is None and edge is None:  # MI300
             temperature, limit = hotspot, sensors.hotspot_limit_celsius
         power = sensors.power_watts if sensors.power_watts is not None else sensors.power_average_watts
-        used, total = device.number("mem_info_vram_used", *_BYTES), self._memory_total_bytes
+        used, total = device.number("mem_info_vram_used", *BYTES), self._memory_total_bytes
         if used is not None and total is not None and used > total:
             used = total = None
         return GpuReading(
@@ -206,8 +206,8 @@ class AmdgpuCard:
             power_average_watts=sensors.power_average_watts,
             energy_joules=metrics.energy_joules,
             power_limit_watts=sensors.power_limit_watts,
-            utilization_percent=device.number("gpu_busy_percent", *_PERCENT),
-            memory_utilization_percent=device.number("mem_busy_percent", *_PERCENT),
+            utilization_percent=device.number("gpu_busy_percent", *PERCENT),
+            memory_utilization_percent=device.number("mem_busy_percent", *PERCENT),
             # On a processor's graphics this is the part that the firmware set aside; what it borrows beyond that
             # (mem_info_gtt_*) is the machine's memory, which the system's own tools show.
             memory_used_bytes=None if used is None else int(used),
@@ -245,7 +245,7 @@ class AmdgpuCard:
         """Of the video engines. Which of encoding and decoding it is nobody says, so the reading has neither."""
         if self._metrics is not None and self._metrics.media_busy_percent is not None:
             return self._metrics.media_busy_percent
-        return self._device.number("vcn_busy_percent", *_PERCENT)
+        return self._device.number("vcn_busy_percent", *PERCENT)
 
     def _complaint(self) -> str:
         lacks = set() if self._chip is None else set(self._chip.files.lacks.values())

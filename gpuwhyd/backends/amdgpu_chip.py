@@ -4,17 +4,14 @@ import re
 from dataclasses import dataclass
 
 from gpuwhyd.backends.amdgpu_fans import FanReader
-from gpuwhyd.backends.hwmon import CELSIUS, MICRO, MILLI, chip_directory, labels
+from gpuwhyd.backends.hwmon import MICRO, MILLI, chip_directory, labels
 from gpuwhyd.backends.pci import names_in
-from gpuwhyd.backends.sysfs import Attributes, read_text
+from gpuwhyd.backends.plausible import CELSIUS, LIMIT_CELSIUS, MEGAHERTZ, WATTS
+from gpuwhyd.backends.sysfs import Attributes
+from gpuwhyd.kernel_files import read_text
 from gpuwhyd.model import FanControl, FanMode, FanReading, Lack
 
-_WATTS = (0.001, 10_000.0)
-"""An awake card always draws something: 0 is how a firmware says that it does not measure."""
-_MEGAHERTZ = (0.0, 100_000.0)
-"""0 is true for a core that is switched off between two frames (GFXOFF)."""
 CHIP_NAME = "amdgpu"
-_LIMIT_CELSIUS = (40.0, 150.0)
 _SILENT = frozenset({Lack.ASLEEP, Lack.UNREADABLE})
 _LEVEL = re.compile(r"\s*(?:[0-9]{1,3}|S):\s*([0-9]{1,6})\s*Mhz\s*(\*?)\s*", re.IGNORECASE | re.ASCII)
 
@@ -63,8 +60,8 @@ class Chip:
         self.fans.learn()
         for name in (self.edge, self.hotspot, self.memory):
             if name is not None:
-                self._limits_celsius[name] = self.files.number(limit_of(name), *_LIMIT_CELSIUS, scale=MILLI)
-        self._power_limit_watts = self.files.number("power1_cap", *_WATTS, scale=MICRO)
+                self._limits_celsius[name] = self.files.number(limit_of(name), *LIMIT_CELSIUS, scale=MILLI)
+        self._power_limit_watts = self.files.number("power1_cap", *WATTS, scale=MICRO)
 
     def is_gone(self) -> bool:
         return read_text(f"{self.files.directory}/name") != CHIP_NAME
@@ -77,8 +74,8 @@ class Chip:
             self._celsius(self.hotspot),
             self._celsius(self.memory),
         )
-        instant = self.files.number("power1_input", *_WATTS, scale=MICRO)
-        average = self.files.number("power1_average", *_WATTS, scale=MICRO)
+        instant = self.files.number("power1_input", *WATTS, scale=MICRO)
+        average = self.files.number("power1_average", *WATTS, scale=MICRO)
         core, memory_clock = self._megahertz(self.core_clock), self._megahertz(self.memory_clock)
         values = (edge, hotspot, memory, instant, average, core, memory_clock)
         if not fans and all(value is None for value in values) and self._should_answer():
@@ -108,7 +105,7 @@ class Chip:
         return None if name is None else self.files.number(name, *CELSIUS, scale=MILLI) or None
 
     def _megahertz(self, name: str | None) -> float | None:
-        return None if name is None else self.files.number(name, *_MEGAHERTZ, scale=MICRO)
+        return None if name is None else self.files.number(name, *MEGAHERTZ, scale=MICRO)
 
 
 def find_chip(device: str, *, built_into_portable: bool) -> Chip | None:
@@ -132,7 +129,7 @@ def highest_mhz(levels: str) -> float | None:
     ends = {0, len(found) - 1}
     clocks = [int(match[1]) for place, match in enumerate(found) if not match[2] or place in ends]
     highest = max(clocks, default=0)
-    return float(highest) if 0 < highest <= _MEGAHERTZ[1] else None
+    return float(highest) if 0 < highest <= MEGAHERTZ[1] else None
 
 
 def _name(kind: str, number: int | None, what: str) -> str | None:

@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from gpuwhyd.backends.hwmon import RPM
-from gpuwhyd.backends.sysfs import Attributes, read_text
+from gpuwhyd.backends.fan_mode import mode_of_all
+from gpuwhyd.backends.plausible import RPM
+from gpuwhyd.backends.sysfs import Attributes
+from gpuwhyd.kernel_files import read_text
 from gpuwhyd.model import FanControl, FanMode, FanReading, Lack
 
 STANDSTILL_RPM = 100.0
@@ -58,11 +60,7 @@ class FanReader:
             # The chip could drive a fan and none is connected: the laptop's controller has them.
             self.are_there = False
             return FanMode.NONE, ()
-        modes = {fan.mode for fan in fans}
-        for mode in (FanMode.MANUAL, FanMode.AUTO):
-            if mode in modes:
-                return mode, fans
-        return FanMode.UNKNOWN, fans
+        return mode_of_all(fans), fans
 
     def _fan(self, number: int, control: FanControl | None) -> FanReading | None:
         rpm = self._chip.number(f"fan{number}_input", *RPM)

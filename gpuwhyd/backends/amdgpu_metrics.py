@@ -9,6 +9,8 @@ table is read only where revision and size are both known. 1.9 describes itself,
 import struct
 from dataclasses import dataclass
 
+from gpuwhyd.backends.plausible import JOULES
+
 _HEADER = struct.Struct("<HBB")
 
 EDGE_BIT = 1 << 35
@@ -28,9 +30,6 @@ processor of an APU, not its graphics, and are left out."""
 _JOULES_PER_COUNT = 2.0**-16
 """kgd_pp_interface.h: "15.259uJ (2^-16) units", said from 1.4 on. What the counter of 1.0 to 1.3 counts depends on the
 chip, and most of them leave it at 0; it is not read."""
-
-_MOST_JOULES = 1e13
-"""The largest card for a hundred years."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +133,7 @@ def parse(table: bytes) -> GpuMetrics | None:
         memory_celsius=_scaled(table, layout.memory, layout.celsius_per_count, 200.0) or None,
         throttle_bits=status,
         throttle_counters=tuple((name, _number(table, place, 4)) for place, name in layout.counters),
-        energy_joules=joules if 0 < joules <= _MOST_JOULES else None,
+        energy_joules=joules if 0 < joules <= JOULES[1] else None,
         media_busy_percent=max(busy, default=None),
     )
 

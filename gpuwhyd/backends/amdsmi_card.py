@@ -12,9 +12,9 @@ from typing import Any
 from gpuwhyd.backends.amdsmi_processes import Entry, ProcessList, ProcessWork
 from gpuwhyd.backends.amdsmi_questions import Questions
 from gpuwhyd.backends.amdsmi_throttling import COUNTERS, Violations, supported
-from gpuwhyd.backends.hwmon import CELSIUS, JOULES
 from gpuwhyd.backends.pci import gpu_id
 from gpuwhyd.backends.pci_names import device_name, pci_id
+from gpuwhyd.backends.plausible import CELSIUS, JOULES
 from gpuwhyd.model import FieldSource, GpuIdentity, GpuProcess, GpuReading, GpuState, Lack
 
 BACKEND_NAME = "amdsmi"

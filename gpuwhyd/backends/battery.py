@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gpuwhyd.backends.pci import names_in
-from gpuwhyd.backends.sysfs import read_text
+from gpuwhyd.kernel_files import read_text
 
 
 def is_on_battery(sysfs: Path) -> bool:

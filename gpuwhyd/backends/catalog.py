@@ -83,15 +83,15 @@ def _intel(driver: str, roots: Roots) -> Backend:
 
 
 def _nvidia_smi(roots: Roots) -> Backend:
-    from gpuwhyd.backends.nvidia_smi import NvidiaSmiBackend
+    from gpuwhyd.backends.nvidia_smi import nvidia_smi_backend
 
-    return NvidiaSmiBackend(sysfs=roots.sysfs, procfs=roots.procfs)
+    return nvidia_smi_backend(roots.sysfs, procfs=roots.procfs)
 
 
 def _rocm_smi(roots: Roots) -> Backend:
-    from gpuwhyd.backends.rocm_smi import RocmSmiBackend
+    from gpuwhyd.backends.rocm_smi import rocm_smi_backend
 
-    return RocmSmiBackend(sysfs=roots.sysfs)
+    return rocm_smi_backend(roots.sysfs)
 
 
 def _chassis(roots: Roots) -> Backend:

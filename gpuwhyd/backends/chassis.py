@@ -16,12 +16,12 @@ from gpuwhyd.backends.chassis_chip import FanChip
 from gpuwhyd.backends.chassis_fans import CHASSIS, GPU_DRIVERS, FanRule, Owner, PlacedFan, plan
 from gpuwhyd.backends.chassis_machine import gpus_of, is_portable, machine_name
 from gpuwhyd.backends.cpu_temperature import CpuTemperature
+from gpuwhyd.backends.fan_mode import mode_of_all
 from gpuwhyd.backends.pci import names_in
 from gpuwhyd.backends.pci_names import device_name, pci_id
-from gpuwhyd.backends.sysfs import read_text
 from gpuwhyd.errors import BackendError, NoCardError
+from gpuwhyd.kernel_files import read_text
 from gpuwhyd.model import (
-    FanMode,
     FanReading,
     FieldSource,
     GpuIdentity,
@@ -206,7 +206,7 @@ class ChassisBackend:
             backend=self.name,
             # of the GPU nothing is known here but its fan
             state=GpuState.UNKNOWN if group.is_gpu else GpuState.AWAKE,
-            fan_mode=_mode_of_all(fans),
+            fan_mode=mode_of_all(fans),
             fans=fans,
             temperature_celsius=None if group.is_gpu else self._temperature.read(now),
         )
@@ -231,9 +231,3 @@ class ChassisBackend:
 def _address(gpu_id: str) -> str:
     domain, bus, device, function = gpu_id.removeprefix("pci_").split("_")
     return f"{domain}:{bus}:{device}.{function}"
-
-
-def _mode_of_all(fans: Sequence[FanReading]) -> FanMode:
-    """Manual when any fan is: that is the one that explains itself."""
-    modes = {fan.mode for fan in fans}
-    return next((mode for mode in (FanMode.MANUAL, FanMode.AUTO) if mode in modes), FanMode.UNKNOWN)

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpuwhyd.backends.chassis_fans import ChipFans, kind_of_chip, mode_of
-from gpuwhyd.backends.hwmon import RPM, channels
+from gpuwhyd.backends.hwmon import channels
 from gpuwhyd.backends.pci import names_in
-from gpuwhyd.backends.sysfs import Attributes, read_text
+from gpuwhyd.backends.plausible import RPM
+from gpuwhyd.backends.sysfs import Attributes
+from gpuwhyd.kernel_files import read_text
 from gpuwhyd.model import FanMode, Lack
 
 MODE_SECONDS = 10.0

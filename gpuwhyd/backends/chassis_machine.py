@@ -6,7 +6,7 @@ DMI: class/dmi/id, chassis types of the SMBIOS specification, table 17. Machines
 from pathlib import Path
 
 from gpuwhyd.backends.pci import ADDRESS, gpu_id, names_in
-from gpuwhyd.backends.sysfs import read_text
+from gpuwhyd.kernel_files import read_text
 
 _PORTABLE_TYPES = frozenset({"8", "9", "10", "11", "14", "30", "31", "32"})
 """Portable, laptop, notebook, hand held, sub notebook, tablet, convertible, detachable."""

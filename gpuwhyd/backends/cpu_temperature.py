@@ -6,7 +6,8 @@ from pathlib import Path
 
 from gpuwhyd.backends.hwmon import MILLI, channels
 from gpuwhyd.backends.pci import names_in
-from gpuwhyd.backends.sysfs import Attributes, read_text
+from gpuwhyd.backends.sysfs import Attributes
+from gpuwhyd.kernel_files import read_text
 
 CELSIUS = (1.0, 125.0)
 """No CPU runs outside of it; 0 and 255 are how sensors say that they cannot tell."""

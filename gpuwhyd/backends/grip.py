@@ -16,6 +16,8 @@ see a fan spin up, and reading once in two minutes keeps no card awake."""
 PAUSES_BEFORE_HOLDING = 3
 HOLD_SECONDS = 1800.0
 """A card that did not sleep through that many pauses, nor ever since boot, cannot: it is held for so long at a time."""
+CAN_SUSPEND_SECONDS = 30.0
+"""How old the word may be that a card may suspend: a monitor is plugged in more rarely than that, and it is a glob."""
 
 
 class Grip:
@@ -68,3 +70,19 @@ class Grip:
     def _start_over(self) -> None:
         self._idle_since = self._let_go_until = None
         self._pauses = 0
+
+
+class CanSuspend:
+    """Whether a card may suspend, of which `look` reads some files. What it last said holds for half a minute."""
+
+    def __init__(self, look: Callable[[], bool]) -> None:
+        self._look = look
+        self._looked_at = float("-inf")
+        self.known: bool | None = None
+        """As it was last seen; `None` before the first look. Looks at nothing."""
+
+    def at(self, now: float) -> bool:
+        """`now` is monotonic seconds."""
+        if self.known is None or now - self._looked_at >= CAN_SUSPEND_SECONDS:
+            self.known, self._looked_at = self._look(), now
+        return self.known

@@ -7,16 +7,10 @@ and labels wakes no card; reading an `_input` does.
 import re
 
 from gpuwhyd.backends.pci import names_in
-from gpuwhyd.backends.sysfs import read_text
+from gpuwhyd.kernel_files import read_text
 
 MILLI = 1e-3
 MICRO = 1e-6
-
-RPM = (0.0, 30_000.0)
-"""No GPU's or laptop's fan turns faster; 65535 is how a chip says that it cannot tell."""
-CELSIUS = (-50.0, 200.0)
-WATTS = (0.0, 10_000.0)
-JOULES = (0.0, 1e13)
 
 
 def chip_directory(device: str, *names: str) -> str | None:

@@ -9,14 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpuwhyd.backends.energy import EnergyMeter
-from gpuwhyd.backends.hwmon import CELSIUS, JOULES, MICRO, MILLI, WATTS
+from gpuwhyd.backends.hwmon import MICRO, MILLI
 from gpuwhyd.backends.intel_fans import Tachometers
 from gpuwhyd.backends.intel_layout import Gt, Layout, layout_of
 from gpuwhyd.backends.intel_sources import sources_of
 from gpuwhyd.backends.pci import gpu_id
 from gpuwhyd.backends.pci_names import device_name, pci_id
-from gpuwhyd.backends.sysfs import Attributes, read_text
+from gpuwhyd.backends.plausible import CELSIUS, JOULES, LIMIT_CELSIUS, WATTS
+from gpuwhyd.backends.sysfs import Attributes
 from gpuwhyd.errors import BackendError
+from gpuwhyd.kernel_files import read_text
 from gpuwhyd.model import FanMode, FieldSource, GpuIdentity, GpuReading, Lack
 
 _LOOK_SECONDS = 60.0
@@ -26,7 +28,6 @@ _LOOK_SOON_SECONDS = 4.0
 
 _MEGAHERTZ = (0.0, 10_000.0)
 _MILLISECONDS = (0.0, 1e15)
-_LIMIT_CELSIUS = (40.0, 150.0)
 _RESTING_SHARE = 0.95
 """Of the time since the last read: a desktop's now and then is rest, a program at work is not."""
 
@@ -145,12 +146,12 @@ class IntelCard:
         self._layout, self._sources_when = layout, None
         self._power_limit_watts = None
         for file in layout.power_limits:
-            self._power_limit_watts = number(file, *WATTS, scale=MICRO) or None
+            self._power_limit_watts = number(file, 0.0, WATTS[1], scale=MICRO) or None
             if self._power_limit_watts is not None:
                 break
             if lacks[file] is None:  # 0 says that this limit is switched off
                 self._attributes.note(file, Lack.NO_SENSOR)
-        hottest = (number(file, *_LIMIT_CELSIUS, scale=MILLI) for file in layout.temperature_limits)
+        hottest = (number(file, *LIMIT_CELSIUS, scale=MILLI) for file in layout.temperature_limits)
         self._temperature_limit_celsius = min((limit for limit in hottest if limit is not None), default=None)
         self._clock_maximum_mhz = number(layout.gts[0].clock_maximum, *_MEGAHERTZ) if layout.gts else None
         return layout

@@ -7,7 +7,7 @@ read it is a guess from a pulse or two, and within the same tick of the kernel's
 
 from collections.abc import Callable, Sequence
 
-from gpuwhyd.backends.hwmon import RPM
+from gpuwhyd.backends.plausible import RPM
 from gpuwhyd.backends.sysfs import Attributes
 from gpuwhyd.model import FanMode, FanReading
 

@@ -5,10 +5,11 @@ import time
 from pathlib import Path
 
 from gpuwhyd.backends.battery import is_on_battery
-from gpuwhyd.backends.nvidia_smi_xml import DocumentError, DocumentStream, readings
+from gpuwhyd.backends.nvidia_smi_stream import DocumentError, DocumentStream
+from gpuwhyd.backends.nvidia_smi_xml import cards
+from gpuwhyd.backends.program_answer import Told
 from gpuwhyd.backends.programs import Child, first_line, found
 from gpuwhyd.errors import BackendError
-from gpuwhyd.model import GpuReading
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class SmiLoop:
         self._stream = DocumentStream()
         self._interval_seconds = INTERVAL_SECONDS
         self._battery_at = float("-inf")
-        self._cards: dict[str, GpuReading] | None = None
+        self._cards: dict[str, Told] | None = None
         self._failures = 0
         self._start_at = float("-inf")
         self._complaint = ""
@@ -49,7 +50,7 @@ class SmiLoop:
         return self._child is not None
 
     @property
-    def cards(self) -> dict[str, GpuReading] | None:
+    def cards(self) -> dict[str, Told] | None:
         """By GPU id, of the newest document; `None` before the first one."""
         return self._cards
 
@@ -103,7 +104,7 @@ class SmiLoop:
         try:
             document = self._stream.feed(output)
             if document is not None:
-                self._cards = {reading.gpu.id: reading for reading in readings(document)}
+                self._cards = {card.reading.gpu.id: card for card in cards(document)}
                 self.heard_at, self._failures = now, 0
         except DocumentError as error:
             raise self._failed(f"nvidia-smi is not understood: {error}", now) from error

@@ -1,4 +1,4 @@
-"""What `nvidia-smi -q -x` writes -> readings with the values and units that NVML gives. Pure.
+"""What `nvidia-smi -q -x` writes -> readings with the values and units that NVML gives, and where they stood. Pure.
 
 Elements come, go and change their names from driver to driver (nvsmi_device_v10.dtd to _v13.dtd), so each quantity has
 the places where it has been, the newest first, and what is in none of them is `None`. So is every text that is no
@@ -6,34 +6,33 @@ number with its unit: `N/A`, `[N/A]`, `[Unknown Error]`, `Requested functionalit
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from xml.etree import ElementTree as ET
 
-from gpuwhyd.backends.nvml_questions import within
+from gpuwhyd.backends.nvidia_smi_processes import bytes_of, processes_of
+from gpuwhyd.backends.nvidia_smi_stream import DOCUMENT_LIMIT_BYTES, DocumentError
 from gpuwhyd.backends.pci import ADDRESS, gpu_id
-from gpuwhyd.model import FanMode, FanReading, GpuIdentity, GpuProcess, GpuReading, GpuState
+from gpuwhyd.backends.plausible import (
+    CELSIUS,
+    FAN_PERCENT,
+    LIMIT_CELSIUS,
+    MEGAHERTZ,
+    PERCENT,
+    WATTS,
+    within,
+)
+from gpuwhyd.backends.program_answer import Told
+from gpuwhyd.model import FanMode, FanReading, GpuIdentity, GpuReading, GpuState
 
 BACKEND_NAME = "nvidia-smi"
-DOCUMENT_LIMIT_BYTES = 8 << 20
-"""One card takes 10 to 50 KB, most of it its list of clocks."""
-
-_END = b"</nvidia_smi_log>"
 _PROLOG = re.compile(r"<\?xml[^>]*\?>|<!DOCTYPE[^>\[]*>")
-_QUANTITY = re.compile(r"(-?[0-9]{1,15}(?:\.[0-9]{1,9})?) ?(%|C|W|MHz|[KMG]i?B|B|RPM)")
+_QUANTITY = re.compile(r"(-?[0-9]{1,15}(?:\.[0-9]{1,9})?) ?(%|C|W|MHz)")
 _PSTATE = re.compile(r"P([0-9]{1,2})")
-_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
-"""Before driver 340 MiB were called MB."""
 
-_PERCENT = (0.0, 100.0)
-_FAN_PERCENT = (0.0, 1000.0)
-_CELSIUS = (-50.0, 200.0)
-_LIMIT_CELSIUS = (40.0, 150.0)
-_WATTS = (0.001, 10_000.0)
-_MEGAHERTZ = (0.0, 100_000.0)
-"""As in nvml_card.py and nvml_fans.py, so that both refuse the same values."""
-_BYTES_MAXIMUM = float(1 << 50)
+NOT_OFFERED = frozenset({"N/A", "Not Supported"})
+"""In brackets or not."""
 
-_PLACES: dict[str, tuple[str, ...]] = {
+_NUMBERS: dict[str, tuple[str, ...]] = {
     "temperature_celsius": ("temperature/gpu_temp",),
     "memory_temperature_celsius": ("temperature/memory_temp",),
     "power_watts": (
@@ -57,11 +56,25 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "memory_clock_mhz": ("clocks/mem_clock",),
     "memory_clock_max_mhz": ("max_clocks/mem_clock",),
 }
+_SLOW_THRESHOLD, _MARGIN_TO_LIMIT = "temperature/gpu_temp_slow_threshold", "temperature/gpu_temp_tlimit"
+PLACES: dict[str, tuple[str, ...]] = {
+    **_NUMBERS,
+    "fan_percent": ("fan_speed",),
+    "temperature_limit_celsius": (_SLOW_THRESHOLD, _MARGIN_TO_LIMIT),
+    "memory_used_bytes": ("fb_memory_usage/used",),
+    "memory_total_bytes": ("fb_memory_usage/total",),
+    "performance_state": ("performance_state",),
+    "throttle_reasons": ("clocks_event_reasons", "clocks_throttle_reasons"),
+    "processes": ("processes",),
+}
+"""Quantity -> the paths of its elements, the better one first."""
+_PATHS = tuple(dict.fromkeys(path for paths in PLACES.values() for path in paths))
+
 _UNITS = {
-    "celsius": ("C", _CELSIUS),
-    "watts": ("W", _WATTS),
-    "percent": ("%", _PERCENT),
-    "mhz": ("MHz", _MEGAHERTZ),
+    "celsius": ("C", CELSIUS),
+    "watts": ("W", WATTS),
+    "percent": ("%", PERCENT),
+    "mhz": ("MHz", MEGAHERTZ),
 }
 """By the last word of a quantity's name: its unit in the document, and what is plausible."""
 
@@ -81,44 +94,10 @@ _REASONS = {
 }
 """Element after its prefix -> the name and, by its place, the order in which nvml_card.py gives it."""
 _REASON = re.compile(r"clocks_(?:event|throttle)_reason_(\w+)")
-_KINDS = {"C": "compute", "G": "graphics", "C+G": "compute+graphics", "M+C": "mps", "M": "mps"}
 
 
-class DocumentError(ValueError):
-    """No document of nvidia-smi's; says why."""
-
-
-class DocumentStream:
-    """Cuts the endless output of `nvidia-smi -l` into documents. Keeps no more than one."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    @property
-    def rest(self) -> bytes:
-        """What has come after the last document."""
-        return self._rest
-
-    def feed(self, data: bytes) -> bytes | None:
-        """The newest whole document in what has come so far, if one has come since. Raises DocumentError."""
-        rest = self._rest + data
-        end = rest.rfind(_END)
-        if end < 0:
-            if len(rest) > DOCUMENT_LIMIT_BYTES:
-                self._rest = b""
-                raise DocumentError("a document does not end")
-            self._rest = rest
-            return None
-        end += len(_END)
-        self._rest = rest[end:]
-        before = rest.rfind(_END, 0, end - len(_END))
-        document = rest[max(before, 0) : end]
-        begin = document.rfind(b"<nvidia_smi_log")  # what was cut off before it goes with it
-        return document[max(begin, 0) :]
-
-
-def readings(document: bytes) -> tuple[GpuReading, ...]:
-    """Of each card in a document, or in a piece of one that is whole in itself. Raises DocumentError.
+def cards(document: bytes) -> tuple[Told, ...]:
+    """Each card in a document, or in a piece of one that is whole in itself. Raises DocumentError.
 
     Fans are as they are told: whether 0 % is a fan at all is judged by who knows the card for longer.
     """
@@ -132,9 +111,21 @@ def readings(document: bytes) -> tuple[GpuReading, ...]:
     except ET.ParseError as error:
         raise DocumentError(f"no XML: {error}") from error
     driver = _text(root, ".//driver_version")
-    cards = list(root.iter("gpu")) or [root]
-    found = (_reading(card, driver) for card in cards)
-    return tuple(reading for reading in found if reading is not None)
+    found = (_card(element, driver) for element in list(root.iter("gpu")) or [root])
+    return tuple(card for card in found if card is not None)
+
+
+def place_of(texts: Mapping[str, str], quantity: str) -> str | None:
+    """The path of the element that a quantity comes from; `None` when the document has none of its elements."""
+    paths = [path for path in PLACES[quantity] if path in texts]
+    if not paths:
+        return None
+    unit, plausible = _UNITS.get(quantity.rpartition("_")[2], ("", PERCENT))
+    if quantity == "temperature_limit_celsius":
+        threshold = within(_number(texts, _SLOW_THRESHOLD, unit), *LIMIT_CELSIUS)
+        return paths[-1] if threshold is None else _SLOW_THRESHOLD
+    good = (path for path in paths if within(_number(texts, path, unit), *plausible) is not None)
+    return next(good, paths[0])
 
 
 def normal_address(text: str) -> str | None:
@@ -145,7 +136,7 @@ def normal_address(text: str) -> str | None:
     return f"{int(domain, 16):04x}:{rest}".lower()
 
 
-def _reading(card: ET.Element, driver: str | None) -> GpuReading | None:
+def _card(card: ET.Element, driver: str | None) -> Told | None:
     address = normal_address(card.get("id") or _text(card, "pci/pci_bus_id") or "")
     if address is None:
         return None
@@ -158,18 +149,23 @@ def _reading(card: ET.Element, driver: str | None) -> GpuReading | None:
         driver=f"nvidia {driver}" if driver else None,
         vbios_version=_text(card, "vbios_version"),
     )
-    if _is_lost(card):
-        return GpuReading(gpu=gpu, backend=BACKEND_NAME, state=GpuState.LOST)
-    fan_mode, fans = _fans(card)
-    used, total = _memory(card)
-    pstate = _PSTATE.fullmatch(_raw(card, "performance_state"))
-    told = {name: _quantity(card, name) for name in _PLACES}
+    texts = {path: text.strip() for path in _PATHS if (text := card.findtext(path)) is not None}
+    if _is_lost(texts):
+        return Told(GpuReading(gpu=gpu, backend=BACKEND_NAME, state=GpuState.LOST), texts)
+    return Told(_reading(gpu, card, texts), texts)
+
+
+def _reading(gpu: GpuIdentity, card: ET.Element, texts: Mapping[str, str]) -> GpuReading:
+    fan_mode, fans = _fans(texts)
+    used, total = _memory(texts)
+    pstate = _PSTATE.fullmatch(texts.get("performance_state", ""))
+    told = {name: _quantity(texts, name) for name in _NUMBERS}
     return GpuReading(
         gpu=gpu,
         backend=BACKEND_NAME,
         fan_mode=fan_mode,
         fans=fans,
-        temperature_limit_celsius=_limit(card, told["temperature_celsius"]),
+        temperature_limit_celsius=_limit(texts, told["temperature_celsius"]),
         temperature_celsius=told["temperature_celsius"],
         memory_temperature_celsius=told["memory_temperature_celsius"],
         power_watts=told["power_watts"],
@@ -187,7 +183,7 @@ def _reading(card: ET.Element, driver: str | None) -> GpuReading | None:
         memory_total_bytes=total,
         performance_state=int(pstate[1]) if pstate and int(pstate[1]) < 16 else None,
         throttle_reasons=_throttle_reasons(card),
-        processes=_processes(card),
+        processes=processes_of(card),
     )
 
 
@@ -202,51 +198,43 @@ def _text(card: ET.Element, path: str) -> str | None:
     return text if is_told and text.isprintable() and len(text) <= 120 else None
 
 
-def _number(card: ET.Element, path: str, unit: str) -> float | None:
-    match = _QUANTITY.fullmatch(_raw(card, path))
+def _number(texts: Mapping[str, str], path: str, unit: str) -> float | None:
+    match = _QUANTITY.fullmatch(texts.get(path, ""))
     return float(match[1]) if match and match[2] == unit else None
 
 
-def _quantity(card: ET.Element, name: str) -> float | None:
+def _quantity(texts: Mapping[str, str], name: str) -> float | None:
     unit, plausible = _UNITS[name.rpartition("_")[2]]
-    values = (within(_number(card, path, unit), *plausible) for path in _PLACES[name])
+    values = (within(_number(texts, path, unit), *plausible) for path in _NUMBERS[name])
     return next((value for value in values if value is not None), None)
 
 
-def _bytes(text: str) -> int | None:
-    match = _QUANTITY.fullmatch(text.strip())
-    factor = _BYTES.get(match[2]) if match else None
-    value = within(float(match[1]) * factor, 0.0, _BYTES_MAXIMUM) if match and factor else None
-    return None if value is None else int(value)
-
-
-def _memory(card: ET.Element) -> tuple[int | None, int | None]:
+def _memory(texts: Mapping[str, str]) -> tuple[int | None, int | None]:
     """(used, total). Used leaves out what is reserved, on drivers that tell it apart."""
-    used = _bytes(_raw(card, "fb_memory_usage/used"))
-    total = _bytes(_raw(card, "fb_memory_usage/total"))
+    used = bytes_of(texts.get("fb_memory_usage/used", ""))
+    total = bytes_of(texts.get("fb_memory_usage/total", ""))
     if used is None or total is None or not used <= total or total == 0:
         return None, None
     return used, total
 
 
-def _limit(card: ET.Element, temperature: float | None) -> float | None:
+def _limit(texts: Mapping[str, str], temperature: float | None) -> float | None:
     """Where the card begins to slow down: since Ada only the margin to it is told."""
-    if (
-        limit := within(_number(card, "temperature/gpu_temp_slow_threshold", "C"), *_LIMIT_CELSIUS)
-    ) is not None:
+    limit = within(_number(texts, _SLOW_THRESHOLD, "C"), *LIMIT_CELSIUS)
+    if limit is not None:
         return limit
-    margin = _number(card, "temperature/gpu_temp_tlimit", "C")
+    margin = _number(texts, _MARGIN_TO_LIMIT, "C")
     if margin is None or temperature is None:
         return None
-    return within(temperature + margin, *_LIMIT_CELSIUS)
+    return within(temperature + margin, *LIMIT_CELSIUS)
 
 
-def _fans(card: ET.Element) -> tuple[FanMode, tuple[FanReading, ...]]:
+def _fans(texts: Mapping[str, str]) -> tuple[FanMode, tuple[FanReading, ...]]:
     """The first fan only: nvidia-smi knows no other one. `N/A` is how a card says that it has none."""
-    percent = within(_number(card, "fan_speed", "%"), *_FAN_PERCENT)
+    percent = within(_number(texts, "fan_speed", "%"), *FAN_PERCENT)
     if percent is not None:
         return FanMode.UNKNOWN, (FanReading(index=0, percent=percent),)
-    has_none = _raw(card, "fan_speed").strip("[]") in {"N/A", "Not Supported"}
+    has_none = texts.get("fan_speed", "").strip("[]") in NOT_OFFERED
     return (FanMode.NONE if has_none else FanMode.UNKNOWN), ()
 
 
@@ -264,50 +252,7 @@ def _throttle_reasons(card: ET.Element) -> tuple[str, ...] | None:
     return (*order, *sorted(names.difference(order))) if is_known else None
 
 
-def _is_lost(card: ET.Element) -> bool:
+def _is_lost(texts: Mapping[str, str]) -> bool:
     """Then the same words stand in every place."""
-    texts = {_raw(card, path).strip("[]").lower() for path in ("temperature/gpu_temp", "performance_state")}
-    return any(text.startswith(("gpu is lost", "gpu requires reset")) for text in texts)
-
-
-def _processes(card: ET.Element) -> tuple[GpuProcess, ...] | None:
-    """`None` unless the list is there: without permission, or in a virtual machine, a word stands in its place."""
-    listing = card.find("processes")
-    if listing is None or (listing.text or "").strip() not in {"", "None"}:
-        return None
-    kinds: dict[int, set[str]] = {}
-    memory: dict[int, dict[str, dict[tuple[str, str], int]]] = {}
-    for pid, kind, instance, used in _entries(listing):
-        kinds.setdefault(pid, set()).add(kind)
-        if used is not None:
-            memory.setdefault(pid, {}).setdefault(kind, {})[instance] = used
-    return tuple(
-        GpuProcess(
-            pid=pid,
-            kind=_kind(kinds[pid]),
-            # kinds overlap, so the largest counts; within one a process may use several MIG instances
-            memory_used_bytes=max(
-                (sum(parts.values()) for parts in memory.get(pid, {}).values()), default=None
-            ),
-        )
-        for pid in sorted(kinds)
-    )
-
-
-def _entries(listing: ET.Element) -> Iterator[tuple[int, str, tuple[str, str], int | None]]:
-    for entry in listing.iter("process_info"):
-        pid = _raw(entry, "pid")
-        if not (
-            pid.isascii() and pid.isdigit() and 0 < int(pid[:12]) < 1 << 22
-        ):  # the kernel's PID_MAX_LIMIT
-            continue
-        instance = (_raw(entry, "gpu_instance_id"), _raw(entry, "compute_instance_id"))
-        yield int(pid[:12]), _raw(entry, "type"), instance, _bytes(_raw(entry, "used_memory"))
-
-
-def _kind(types: set[str]) -> str:
-    kinds = {_KINDS.get(kind, "") for kind in types}
-    if "mps" in kinds:
-        return "mps"
-    words = {word for kind in kinds for word in kind.split("+")}
-    return "+".join(word for word in ("compute", "graphics") if word in words) or "unknown"
+    words = (texts.get(path, "") for path in ("temperature/gpu_temp", "performance_state"))
+    return any(word.strip("[]").lower().startswith(("gpu is lost", "gpu requires reset")) for word in words)

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from gpuwhyd.backends.base import BackendReadings, Probe, ProbeResult
-from gpuwhyd.backends.grip import Grip
+from gpuwhyd.backends.grip import CanSuspend, Grip
 from gpuwhyd.backends.nvml_card import BACKEND_NAME, NvmlCard, is_idle
 from gpuwhyd.backends.nvml_library import (
     NO_ATTACH,
@@ -26,9 +26,9 @@ from gpuwhyd.backends.nvml_library import (
     describe,
     load_binding,
 )
-from gpuwhyd.backends.nvml_pci import driver_can_suspend, module_version, nvidia_addresses
+from gpuwhyd.backends.nvml_pci import can_suspend, module_version, nvidia_addresses
 from gpuwhyd.backends.nvml_sources import CardRead, sources_of
-from gpuwhyd.backends.pci import PowerPaths, bindings, has_ever_slept, instances_in, may_suspend, sleeps
+from gpuwhyd.backends.pci import PowerPaths, bindings, has_ever_slept, instances_in, sleeps
 from gpuwhyd.backends.pci_names import pci_id
 from gpuwhyd.errors import BackendError, BackendUnavailableError, NoCardError
 from gpuwhyd.model import BackendState, FieldSource, GpuReading, GpuState
@@ -39,8 +39,6 @@ _RETRY_SECONDS = 60.0
 """NVML keeps a lost card lost until it is initialised anew, which disturbs the other cards: not too often."""
 _SHY_SECONDS = 600.0
 """So long no NVML beside a sleeping card, after initialising it woke one."""
-_CAN_SUSPEND_SECONDS = 30.0
-"""How old the word may be that a card may suspend: a monitor is plugged in more rarely than that, and it is a glob."""
 
 _NO_DRIVER = (
     "no kernel driver has the NVIDIA card: modprobe nvidia, unless it is on its way to another driver"
@@ -57,11 +55,10 @@ class _Slot:
 
     card: NvmlCard
     paths: PowerPaths
+    can_suspend: CanSuspend
     instance: int
     """Another one at this address is another card, or the same one plugged in anew; see pci.instances_in."""
     grip: Grip = field(default_factory=Grip)
-    can_suspend: bool | None = None
-    can_suspend_at: float = 0.0
     trouble: GpuState | None = None
     complaint: str = ""
     retry_at: float = 0.0
@@ -181,9 +178,11 @@ class NvmlBackend:
 
     def _meet(self, library: NvmlLibrary, address: str, instance: int) -> _Slot:
         what = pci_id(f"{self._devices}/{address}")
+        paths = PowerPaths.of(self._sysfs, address)
         return _Slot(
             card=NvmlCard(library, address, self._procfs, pci_id=what),
-            paths=PowerPaths.of(self._sysfs, address),
+            paths=paths,
+            can_suspend=CanSuspend(partial(can_suspend, paths, self._procfs, address)),
             instance=instance,
         )
 
@@ -230,7 +229,7 @@ class NvmlBackend:
         slot = self._slots[address]
         if address in asleep:
             return slot.card.unread(GpuState.ASLEEP)
-        return replace(slot.card.unread(GpuState.UNKNOWN), can_suspend=slot.can_suspend)
+        return replace(slot.card.unread(GpuState.UNKNOWN), can_suspend=slot.can_suspend.known)
 
     def _nothing_held(self, library: NvmlLibrary, asleep: frozenset[str]) -> BackendReadings:
         self._shut_down(library)
@@ -282,7 +281,7 @@ class NvmlBackend:
         except CardRefusedError as error:
             return self._in_trouble(slot, GpuState.UNKNOWN, str(error), now)
         slot.complaint = ""
-        return replace(reading, can_suspend=self._may_suspend(slot, now))
+        return replace(reading, can_suspend=slot.can_suspend.at(now))
 
     def _in_trouble(self, slot: _Slot, state: GpuState, what: str, now: float) -> GpuReading:
         if what != slot.complaint:
@@ -300,16 +299,10 @@ class NvmlBackend:
             if reading.state is GpuState.AWAKE and slot.grip.should_let_go(
                 now,
                 idle=is_idle(reading),
-                may_suspend=partial(self._may_suspend, slot, now),
+                may_suspend=partial(slot.can_suspend.at, now),
                 has_ever_slept=partial(has_ever_slept, slot.paths),
             ):
                 let_go = True
                 if slot.grip.is_first_pause:
                     _log.info("GPU %s is idle and let go, so that it can suspend", address)
         return let_go
-
-    def _may_suspend(self, slot: _Slot, now: float) -> bool:
-        if slot.can_suspend is None or now - slot.can_suspend_at >= _CAN_SUSPEND_SECONDS:
-            slot.can_suspend = may_suspend(slot.paths) and driver_can_suspend(self._procfs, slot.card.address)
-            slot.can_suspend_at = now
-        return slot.can_suspend

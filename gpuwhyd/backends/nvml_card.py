@@ -9,9 +9,19 @@ from gpuwhyd.backends.nvml_fans import FanReader
 from gpuwhyd.backends.nvml_gauges import CardGauges
 from gpuwhyd.backends.nvml_library import CardRefusedError, NvmlLibrary, describe
 from gpuwhyd.backends.nvml_processes import ProcessReader
-from gpuwhyd.backends.nvml_questions import Questions, within
+from gpuwhyd.backends.nvml_questions import Questions
 from gpuwhyd.backends.nvml_sources import CardRead
 from gpuwhyd.backends.pci import gpu_id
+from gpuwhyd.backends.plausible import (
+    BYTES,
+    CELSIUS,
+    JOULES,
+    LIMIT_CELSIUS,
+    MEGAHERTZ,
+    PERCENT,
+    WATTS,
+    within,
+)
 from gpuwhyd.model import GpuIdentity, GpuReading, GpuState
 
 BACKEND_NAME = "nvml"
@@ -30,13 +40,6 @@ _SENSOR_GPU = 0
 _IDLE_PSTATE = 8
 _PSTATES = range(16)  # 32 is NVML_PSTATE_UNKNOWN
 
-_CELSIUS = (-50.0, 200.0)
-_LIMIT_CELSIUS = (40.0, 150.0)
-_WATTS = (0.001, 10_000.0)
-"""An awake card always draws something: 0 is how some drivers say that they do not measure."""
-_JOULES = (0.0, 1e13)
-_MEGAHERTZ = (0.0, 100_000.0)
-_BYTES_MAXIMUM = 1 << 50
 _LIMIT_JITTER_CELSIUS = 2.0
 
 _GPU_IDLE_BIT = 0x1
@@ -104,8 +107,8 @@ class NvmlCard:
         questions.forget()
         questions.begin(now)
         self._gauges = CardGauges(self._library, questions, self.handle)
-        self._core_clock_max_mhz = within(self._gauges.core_clock_max(), *_MEGAHERTZ)
-        self._memory_clock_max_mhz = within(self._gauges.memory_clock_max(), *_MEGAHERTZ)
+        self._core_clock_max_mhz = within(self._gauges.core_clock_max(), *MEGAHERTZ)
+        self._memory_clock_max_mhz = within(self._gauges.memory_clock_max(), *MEGAHERTZ)
         self._processes.restart()
         name = questions.ask("nvmlDeviceGetName", nvml.nvmlDeviceGetName, self.handle)
         uuid = questions.ask("nvmlDeviceGetUUID", nvml.nvmlDeviceGetUUID, self.handle)
@@ -147,7 +150,7 @@ class NvmlCard:
         fields = self._field_values()
         temperature = self._temperature(gauges)
         power = self._power(fields)
-        limit = within(_thousandth(gauges.power_limit()), *_WATTS)
+        limit = within(_thousandth(gauges.power_limit()), *WATTS)
         utilization, memory_utilization = gauges.utilization() or (None, None)
         used, total = self._memory(gauges)
         fan_mode, fans = self._fans.judge(
@@ -164,21 +167,21 @@ class NvmlCard:
             fan_mode=fan_mode,
             fans=fans,
             temperature_celsius=temperature,
-            memory_temperature_celsius=within(fields.get(_MEMORY_TEMPERATURE), *_CELSIUS),
+            memory_temperature_celsius=within(fields.get(_MEMORY_TEMPERATURE), *CELSIUS),
             temperature_limit_celsius=self._limit(gauges, temperature),
             power_watts=power,
-            power_average_watts=within(_thousandth(fields.get(_POWER_AVERAGE)), *_WATTS),
-            energy_joules=within(_thousandth(gauges.energy()), *_JOULES),
+            power_average_watts=within(_thousandth(fields.get(_POWER_AVERAGE)), *WATTS),
+            energy_joules=within(_thousandth(gauges.energy()), *JOULES),
             power_limit_watts=limit,
-            utilization_percent=within(utilization, 0, 100),
-            memory_utilization_percent=within(memory_utilization, 0, 100),
-            encoder_percent=within(gauges.encoder(), 0, 100),
-            decoder_percent=within(gauges.decoder(), 0, 100),
+            utilization_percent=within(utilization, *PERCENT),
+            memory_utilization_percent=within(memory_utilization, *PERCENT),
+            encoder_percent=within(gauges.encoder(), *PERCENT),
+            decoder_percent=within(gauges.decoder(), *PERCENT),
             memory_used_bytes=used,
             memory_total_bytes=total,
-            core_clock_mhz=within(gauges.core_clock(), *_MEGAHERTZ),
+            core_clock_mhz=within(gauges.core_clock(), *MEGAHERTZ),
             core_clock_max_mhz=self._core_clock_max_mhz,
-            memory_clock_mhz=within(gauges.memory_clock(), *_MEGAHERTZ),
+            memory_clock_mhz=within(gauges.memory_clock(), *MEGAHERTZ),
             memory_clock_max_mhz=self._memory_clock_max_mhz,
             performance_state=pstate if pstate in _PSTATES else None,
             throttle_reasons=self._throttle_reasons(gauges),
@@ -221,7 +224,7 @@ class NvmlCard:
             value = self._questions.ask(
                 "nvmlDeviceGetTemperatureV", nvml.nvmlDeviceGetTemperatureV, self.handle, _SENSOR_GPU
             )
-        return within(value, *_CELSIUS)
+        return within(value, *CELSIUS)
 
     def _limit(self, gauges: CardGauges, temperature: float | None) -> float | None:
         """Where the card begins to slow down: the threshold, or on Ada and later the temperature plus the margin.
@@ -229,13 +232,13 @@ class NvmlCard:
         The margin and the temperature are two readings, so small changes of their sum are noise and not passed on.
         (The T.Limit fields 193 to 196 are offsets within the margin, 0 and -2 degC; alone they give no temperature.)
         """
-        if (limit := within(gauges.slowdown(), *_LIMIT_CELSIUS)) is not None:
+        if (limit := within(gauges.slowdown(), *LIMIT_CELSIUS)) is not None:
             return limit
         nvml, ask = self._library.nvml, self._questions.ask
         margin = ask("nvmlDeviceGetMarginTemperature", nvml.nvmlDeviceGetMarginTemperature, self.handle)
         if margin is None or temperature is None:
             return None
-        limit = within(temperature + margin, *_LIMIT_CELSIUS)
+        limit = within(temperature + margin, *LIMIT_CELSIUS)
         if limit is None:
             return None
         if self._limit_celsius is None or abs(limit - self._limit_celsius) > _LIMIT_JITTER_CELSIUS:
@@ -244,17 +247,17 @@ class NvmlCard:
 
     def _power(self, fields: dict[int, float]) -> float | None:
         """Instant draw; else GetPowerUsage, which is a 1 s average on Ampere and newer."""
-        instant = within(_thousandth(fields.get(_POWER_INSTANT)), *_WATTS)
+        instant = within(_thousandth(fields.get(_POWER_INSTANT)), *WATTS)
         if instant is not None:
             return instant
         nvml = self._library.nvml
         usage = self._questions.ask("nvmlDeviceGetPowerUsage", nvml.nvmlDeviceGetPowerUsage, self.handle)
-        return within(_thousandth(usage), *_WATTS)
+        return within(_thousandth(usage), *WATTS)
 
     def _memory(self, gauges: CardGauges) -> tuple[int | None, int | None]:
         """(used, total). Version 2 leaves out what the driver reserves for itself, which version 1 counts as used."""
         used, total = gauges.memory() or self._memory_of_old_driver()
-        return (used, total) if 0 < total < _BYTES_MAXIMUM and used <= total else (None, None)
+        return (used, total) if 0 < total < BYTES[1] and used <= total else (None, None)
 
     def _memory_of_old_driver(self) -> tuple[int, int]:
         nvml = self._library.nvml

@@ -3,15 +3,13 @@
 import re
 from typing import Any
 
+from gpuwhyd.backends.fan_mode import mode_of_all
 from gpuwhyd.backends.nvml_gauges import CardGauges, FanGauges
-from gpuwhyd.backends.nvml_questions import Questions, within
+from gpuwhyd.backends.nvml_questions import Questions
+from gpuwhyd.backends.plausible import FAN_PERCENT, RPM, within
 from gpuwhyd.model import FanMode, FanReading
 
 _MAXIMUM_FANS = 16
-_MAXIMUM_PERCENT = 1000.0
-"""Percent of the product's loudest allowed speed: it may pass 100 (nvml.h, nvmlDeviceGetFanSpeed_v2)."""
-_MAXIMUM_RPM = 30_000.0
-"""Well above any card's fan, below the 65535 that some firmware gives for "do not know"."""
 _POLICIES = {0: FanMode.AUTO, 1: FanMode.MANUAL}
 """nvml.h: NVML_FAN_POLICY_TEMPERATURE_CONTINOUS_SW, NVML_FAN_POLICY_MANUAL."""
 
@@ -57,9 +55,9 @@ class FanReader:
         policy = gauges.policy()
         return FanReading(
             index=index,
-            percent=within(percent, 0.0, _MAXIMUM_PERCENT),
-            rpm=within(gauges.rpm(), 0.0, _MAXIMUM_RPM),
-            target_percent=within(gauges.target(), 0.0, _MAXIMUM_PERCENT),
+            percent=within(percent, *FAN_PERCENT),
+            rpm=within(gauges.rpm(), *RPM),
+            target_percent=within(gauges.target(), *FAN_PERCENT),
             mode=FanMode.UNKNOWN if policy is None else _POLICIES.get(policy, FanMode.UNKNOWN),
         )
 
@@ -68,7 +66,7 @@ class FanReader:
     ) -> tuple[FanReading, ...] | None:
         """Drivers before NumFans know one fan. NumFans not supported is how laptops say that they have none."""
         percent = questions.ask("nvmlDeviceGetFanSpeed", nvml.nvmlDeviceGetFanSpeed, handle)
-        plausible = within(percent, 0.0, _MAXIMUM_PERCENT)
+        plausible = within(percent, *FAN_PERCENT)
         if plausible is not None:
             return (FanReading(index=0, percent=plausible),)
         return None if questions.failures > failures else ()
@@ -93,11 +91,7 @@ class FanReader:
             self._learn(temperature_celsius, power_share, now)
             if self._passive or _PASSIVE_BOARDS.search(name):
                 return FanMode.NONE, ()
-        modes = {fan.mode for fan in fans}
-        for mode in (FanMode.MANUAL, FanMode.AUTO):
-            if mode in modes:
-                return mode, fans
-        return FanMode.UNKNOWN, fans
+        return mode_of_all(fans), fans
 
     def _learn(self, temperature_celsius: float | None, power_share: float | None, now: float) -> None:
         hot = temperature_celsius is not None and temperature_celsius >= _HOT_CELSIUS

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from gpuwhyd.backends.pci import names_in
-from gpuwhyd.backends.sysfs import read_text
+from gpuwhyd.backends.pci import PowerPaths, may_suspend, names_in
+from gpuwhyd.kernel_files import read_text
 
 _VENDOR_NVIDIA = "0x10de"
 _DISPLAY_CLASSES = ("0x0300", "0x0302")
@@ -30,7 +30,12 @@ def _is_ours(device: Path) -> bool:
         return True
 
 
-def driver_can_suspend(procfs: Path, address: str) -> bool:
+def can_suspend(paths: PowerPaths, procfs: Path, address: str) -> bool:
+    """The kernel and the driver both allow it, and no display keeps the card awake."""
+    return may_suspend(paths) and _driver_can_suspend(procfs, address)
+
+
+def _driver_can_suspend(procfs: Path, address: str) -> bool:
     """False when the driver itself says that it will not suspend this card.
 
     "Runtime D3 status: Enabled (fine-grained)" in /proc/driver/nvidia/gpus/ADDRESS/power. The file's format has

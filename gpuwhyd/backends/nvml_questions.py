@@ -111,8 +111,3 @@ class Questions:
         if (name, code) not in self._told:
             self._told.add((name, code))
             _log.info("%s: %s gives %r; it is left out", self._label, name, describe(self._nvml, code))
-
-
-def within(value: float | None, low: float, high: float) -> float | None:
-    """The value as a float if it is plausible: drivers answer with NaN, 65535 or 0xFFFFFFFF for what they lack."""
-    return float(value) if value is not None and low <= value <= high else None  # NaN is within nothing

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpuwhyd.backends.sysfs import read_text
+from gpuwhyd.kernel_files import device_sleeps, read_text
 
 ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.IGNORECASE)
 """Domain (32 bits where a hypervisor or VMD makes more), bus, device, function."""
@@ -84,12 +84,8 @@ class PowerPaths:
 
 
 def sleeps(paths: PowerPaths) -> bool:
-    """The card is suspended or on its way into or out of it: touching it would wake it.
-
-    From Documentation/ABI/testing/sysfs-devices-power: `suspended`, `suspending`, `resuming`, `active`,
-    `error`, `unsupported`. A kernel without runtime power management has no such file.
-    """
-    return read_text(paths.status) in {"suspended", "suspending", "resuming"}
+    """The card is suspended or on its way into or out of it: touching it would wake it."""
+    return device_sleeps(paths.status)
 
 
 def may_suspend(paths: PowerPaths) -> bool:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpuwhyd.backends.sysfs import read_text
+from gpuwhyd.kernel_files import read_text
 
 _BRACKETS = re.compile(r".*\[(.+)\]\s*")
 _PCI_IDS = ("misc/pci.ids", "hwdata/pci.ids")

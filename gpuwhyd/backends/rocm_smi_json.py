@@ -1,4 +1,6 @@
-r"""What `rocm-smi --json` writes -> readings with the values that amdgpu's files give. Pure.
+r"""What `rocm-smi --json` writes -> readings with the values that amdgpu's files give, and where they stood.
+
+Pure.
 
 `{"card0": {...}, "system": {...}}`, in which every value is a string, keys are sentences with units that change from
 version to version (ROCm 3 to 7), and what a card does not have is absent, `N/A`, or `N/A (Secondary die)`.
@@ -8,8 +10,9 @@ import json
 import re
 from collections.abc import Mapping
 
-from gpuwhyd.backends.nvml_questions import within
 from gpuwhyd.backends.pci import ADDRESS, gpu_id
+from gpuwhyd.backends.plausible import BYTES, CELSIUS, MEGAHERTZ, PERCENT, RPM, WATTS, within
+from gpuwhyd.backends.program_answer import Told
 from gpuwhyd.model import FanReading, GpuIdentity, GpuProcess, GpuReading
 
 BACKEND_NAME = "rocm-smi"
@@ -20,29 +23,50 @@ _CARD = re.compile(r"card[0-9]{1,4}")
 _PID = re.compile(r"pid([0-9]{1,7})")
 _BRACKETS = re.compile(r".*\[(.+)\]\s*")
 
-_CELSIUS = (-50.0, 200.0)
-_WATTS = (0.0, 10_000.0)
-_PERCENT = (0.0, 100.0)
-_RPM = (0.0, 30_000.0)
-_MEGAHERTZ = (0.0, 100_000.0)
-_BYTES = (0.0, float(1 << 50))
+_PLAUSIBLE = {
+    "celsius": CELSIUS,
+    "watts": WATTS,
+    "percent": PERCENT,
+    "rpm": RPM,
+    "mhz": MEGAHERTZ,
+    "bytes": BYTES,
+}
+"""By the last word of a quantity's name."""
 _FULL_LEVEL = 255.0
-"""`Fan speed (level)` is hwmon's pwm1; the percent beside it is the same, rounded."""
+"""The level is hwmon's pwm1; the percent beside it is the same, rounded."""
 
-_AVERAGE = ("average graphics package power (w)", "average socket power (w)")
+_FAN_LEVEL, _FAN_PERCENT = "Fan speed (level)", "Fan speed (%)"
+_AVERAGE = ("Average Graphics Package Power (W)", "Average Socket Power (W)")
 _INSTANT = (
-    "current socket graphics package power (w)",
-    "current graphics package power (w)",
-    "current socket power (w)",
+    "Current Socket Graphics Package Power (W)",
+    "Current Graphics Package Power (W)",
+    "Current Socket Power (W)",
 )
+PLACES: dict[str, tuple[str, ...]] = {
+    "fan_percent": (_FAN_LEVEL, _FAN_PERCENT),
+    "fan_rpm": ("Fan RPM",),
+    "temperature_celsius": ("Temperature (Sensor edge) (C)",),
+    "hotspot_celsius": ("Temperature (Sensor junction) (C)",),
+    "memory_temperature_celsius": ("Temperature (Sensor memory) (C)",),
+    "power_watts": (*_INSTANT, *_AVERAGE),
+    "power_average_watts": _AVERAGE,
+    "power_limit_watts": ("Max Graphics Package Power (W)",),
+    "utilization_percent": ("GPU use (%)",),
+    "memory_utilization_percent": ("GPU Memory Read/Write Activity (%)", "GPU memory use (%)"),
+    "memory_used_bytes": ("VRAM Total Used Memory (B)",),
+    "memory_total_bytes": ("VRAM Total Memory (B)",),
+    "core_clock_mhz": ("sclk clock speed:", "sclk clock speed"),
+    "memory_clock_mhz": ("mclk clock speed:", "mclk clock speed"),
+}
+"""Quantity -> its keys in a card's table as ROCm 6 spells them, the better one first."""
 
 
 class AnswerError(ValueError):
     """No answer of rocm-smi's; says why."""
 
 
-def readings(answer: bytes) -> tuple[GpuReading, ...]:
-    """Of each card in the answer. Raises AnswerError.
+def cards(answer: bytes) -> tuple[Told, ...]:
+    """Each card in the answer; the places of its texts are the keys in lower case. Raises AnswerError.
 
     A fan at 0 is not told, and never who controls it: the fan mode is `unknown`.
     """
@@ -55,14 +79,21 @@ def readings(answer: bytes) -> tuple[GpuReading, ...]:
         raise AnswerError(f"no JSON: {type(error).__name__}") from error
     if not isinstance(whole, dict):
         raise AnswerError("no JSON object")
-    cards = [
+    tables = [
         _folded(told) for name, told in whole.items() if _CARD.fullmatch(name) and isinstance(told, dict)
     ]
     system = _folded(whole.get("system"))
     # Which card a process uses is not told, so it is known only where there is one.
-    processes = _processes(system) if len(cards) == 1 else None
-    found = (_reading(card, system, processes) for card in cards)
-    return tuple(reading for reading in found if reading is not None)
+    processes = _processes(system) if len(tables) == 1 else None
+    found = ((_reading(card, system, processes), card) for card in tables)
+    return tuple(Told(reading, card) for reading, card in found if reading is not None)
+
+
+def place_of(texts: Mapping[str, str], quantity: str) -> str | None:
+    """The key, as in PLACES, that a quantity comes from; `None` when the card has none of its keys."""
+    keys = [key for key in PLACES[quantity] if key.lower() in texts]
+    good = (key for key in keys if _number(texts, key, _plausible(quantity, key)) is not None)
+    return next(good, next(iter(keys), None))
 
 
 def _folded(table: object) -> dict[str, str]:
@@ -79,9 +110,8 @@ def _reading(
     if not ADDRESS.fullmatch(address):
         return None
     driver = _word(system, "driver version")
-    average, instant = _number(card, _WATTS, *_AVERAGE), _number(card, _WATTS, *_INSTANT)
-    used = _number(card, _BYTES, "vram total used memory (b)")
-    total = _number(card, _BYTES, "vram total memory (b)")
+    used = _quantity(card, "memory_used_bytes")
+    total = _quantity(card, "memory_total_bytes")
     if used is None or not total or used > total:
         used = total = None
     return GpuReading(
@@ -95,27 +125,33 @@ def _reading(
         ),
         backend=BACKEND_NAME,
         fans=_fans(card),
-        temperature_celsius=_number(card, _CELSIUS, "temperature (sensor edge) (c)"),
-        hotspot_celsius=_number(card, _CELSIUS, "temperature (sensor junction) (c)"),
-        memory_temperature_celsius=_number(card, _CELSIUS, "temperature (sensor memory) (c)"),
-        power_watts=instant if instant is not None else average,
-        power_average_watts=average,
-        power_limit_watts=_number(card, _WATTS, "max graphics package power (w)") or None,
-        utilization_percent=_number(card, _PERCENT, "gpu use (%)"),
-        memory_utilization_percent=_number(
-            card, _PERCENT, "gpu memory read/write activity (%)", "gpu memory use (%)"
-        ),
+        temperature_celsius=_quantity(card, "temperature_celsius"),
+        hotspot_celsius=_quantity(card, "hotspot_celsius"),
+        memory_temperature_celsius=_quantity(card, "memory_temperature_celsius"),
+        power_watts=_quantity(card, "power_watts"),
+        power_average_watts=_quantity(card, "power_average_watts"),
+        power_limit_watts=_quantity(card, "power_limit_watts"),
+        utilization_percent=_quantity(card, "utilization_percent"),
+        memory_utilization_percent=_quantity(card, "memory_utilization_percent"),
         memory_used_bytes=None if used is None else int(used),
         memory_total_bytes=None if total is None else int(total),
-        core_clock_mhz=_number(card, _MEGAHERTZ, "sclk clock speed:", "sclk clock speed"),
-        memory_clock_mhz=_number(card, _MEGAHERTZ, "mclk clock speed:", "mclk clock speed"),
+        core_clock_mhz=_quantity(card, "core_clock_mhz"),
+        memory_clock_mhz=_quantity(card, "memory_clock_mhz"),
         processes=processes,
     )
 
 
-def _number(card: Mapping[str, str], plausible: tuple[float, float], *keys: str) -> float | None:
-    matches = (_NUMBER.fullmatch(card.get(key, "")) for key in keys)
-    values = (within(float(match[1]), *plausible) for match in matches if match)
+def _plausible(quantity: str, key: str) -> tuple[float, float]:
+    return (0.0, _FULL_LEVEL) if key == _FAN_LEVEL else _PLAUSIBLE[quantity.rpartition("_")[2]]
+
+
+def _number(card: Mapping[str, str], key: str, plausible: tuple[float, float]) -> float | None:
+    match = _NUMBER.fullmatch(card.get(key.lower(), ""))
+    return within(float(match[1]), *plausible) if match else None
+
+
+def _quantity(card: Mapping[str, str], quantity: str) -> float | None:
+    values = (_number(card, key, _plausible(quantity, key)) for key in PLACES[quantity])
     return next((value for value in values if value is not None), None)
 
 
@@ -137,9 +173,9 @@ def _name(card: Mapping[str, str]) -> str:
 
 
 def _fans(card: Mapping[str, str]) -> tuple[FanReading, ...]:
-    level = _number(card, (0.0, _FULL_LEVEL), "fan speed (level)")
-    percent = level / _FULL_LEVEL * 100.0 if level is not None else _number(card, _PERCENT, "fan speed (%)")
-    rpm = _number(card, _RPM, "fan rpm")
+    level = _number(card, _FAN_LEVEL, _plausible("fan_percent", _FAN_LEVEL))
+    percent = _number(card, _FAN_PERCENT, PERCENT) if level is None else level / _FULL_LEVEL * 100.0
+    rpm = _quantity(card, "fan_rpm")
     if percent is None and rpm is None:
         return ()
     return (FanReading(index=0, percent=percent, rpm=rpm, rpm_is_measured=rpm is not None),)

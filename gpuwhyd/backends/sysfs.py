@@ -4,8 +4,8 @@ One attribute is one value in one small file (Documentation/filesystems/sysfs.rs
 """
 
 import errno
-import os
 
+from gpuwhyd.kernel_files import read_once
 from gpuwhyd.model import Lack
 
 _ATTRIBUTE_LIMIT_BYTES = 4096
@@ -22,24 +22,6 @@ _LACKS = {
 _LASTING = frozenset({Lack.NO_SENSOR, Lack.NO_PERMISSION})
 _MOST_DIGITS = 25
 """A 64-bit number has 20; more are no number of the kernel's, and int() would take its time over them."""
-
-
-def read_text(path: str) -> str:
-    """A short attribute without its newline; empty when it is absent or its device is just going away."""
-    try:
-        return read_bytes(path, 64).decode("ascii", "replace").strip()
-    except OSError:  # whoever wants to know why uses Attributes
-        return ""
-
-
-def read_bytes(path: str, limit: int = _ATTRIBUTE_LIMIT_BYTES) -> bytes:
-    """At most `limit` bytes of a file. Raises OSError."""
-    # Read every tick: without a file object this is half the system calls.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(descriptor, limit)
-    finally:
-        os.close(descriptor)
 
 
 class Attributes:
@@ -95,7 +77,7 @@ class Attributes:
         if name in self._not_asked:
             return None
         try:
-            content = read_bytes(f"{self.directory}/{name}")
+            content = read_once(f"{self.directory}/{name}", _ATTRIBUTE_LIMIT_BYTES)
         except OSError as error:
             lack = _LACKS.get(error.errno or 0, Lack.UNREADABLE)
             self.note(name, lack)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gpuwhyd.backends.base import BackendReadings, Probe, ProbeResult
-from gpuwhyd.backends.grip import Grip
+from gpuwhyd.backends.grip import CanSuspend, Grip
 from gpuwhyd.backends.pci import (
     PowerPaths,
     bindings,
@@ -31,9 +31,6 @@ _log = logging.getLogger(__name__)
 
 _LOG_AGAIN_SECONDS = 600.0
 """A card that fails in every other tick fills no log."""
-_CAN_SUSPEND_SECONDS = 30.0
-"""How old the word may be that a card may suspend: a monitor is plugged in more rarely than that, and it is a glob."""
-
 _SETTLING_SECONDS = 60.0
 """A driver may go on for so long after a card is bound to it before all of the card's devices are there."""
 
@@ -63,12 +60,11 @@ class SysfsCard(Protocol):
 class _Slot:
     card: SysfsCard
     paths: PowerPaths
+    can_suspend: CanSuspend
     met_at: float
     parts: dict[str, int] | None = None
     """What its driver had made of it when it was last looked at while it was awake."""
     grip: Grip = field(default_factory=Grip)
-    can_suspend: bool = False
-    can_suspend_at: float = float("-inf")
     complaint: str = ""
     """Why it cannot be read, while it should be readable."""
     logged: str = ""
@@ -172,9 +168,11 @@ class SysfsBackend:
         return slot
 
     def _meet(self, address: str, now: float) -> _Slot:
+        paths = PowerPaths.of(self._sysfs, address)
         return _Slot(
             card=self._make_card(self._sysfs, address),
-            paths=PowerPaths.of(self._sysfs, address),
+            paths=paths,
+            can_suspend=CanSuspend(partial(may_suspend, paths)),
             met_at=now,
         )
 
@@ -204,12 +202,12 @@ class SysfsBackend:
             self._complain(slot, str(error), now)
             return self._unread(slot, GpuState.UNKNOWN)
         slot.complaint = ""
-        reading = replace(reading, can_suspend=self._may_suspend(slot, now))
+        reading = replace(reading, can_suspend=slot.can_suspend.at(now))
         if (
             slot.grip.should_let_go(
                 now,
                 idle=slot.card.is_idle(reading),
-                may_suspend=partial(self._may_suspend, slot, now),
+                may_suspend=partial(slot.can_suspend.at, now),
                 has_ever_slept=partial(has_ever_slept, slot.paths),
             )
             and slot.grip.is_first_pause
@@ -243,11 +241,6 @@ class SysfsBackend:
             self._sources_of = len(self._slots)
             self._sources = tuple(source for slot in self._slots.values() for source in slot.shown_sources)
 
-    def _may_suspend(self, slot: _Slot, now: float) -> bool:
-        if now - slot.can_suspend_at >= _CAN_SUSPEND_SECONDS:
-            slot.can_suspend, slot.can_suspend_at = may_suspend(slot.paths), now
-        return slot.can_suspend
-
     def _unread(self, slot: _Slot, state: GpuState) -> GpuReading:
-        can_suspend = None if state is GpuState.ASLEEP else slot.can_suspend
+        can_suspend = None if state is GpuState.ASLEEP else slot.can_suspend.known
         return GpuReading(gpu=slot.card.identity, backend=self.name, state=state, can_suspend=can_suspend)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import nlargest
 
+from gpuwhyd.kernel_files import read_once
 from gpuwhyd.model import HostProcess
 
 MOST_PROCESSES = 10
@@ -79,11 +80,7 @@ class BusyProcesses:
     def _read(self, pid: int) -> CpuTime | None:
         """One file, one read: that time, start and parent are of one process. `None` when it has ended meanwhile."""
         try:
-            descriptor = os.open(f"{self._procfs}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                return parse_cpu_time(os.read(descriptor, _STAT_LIMIT_BYTES))
-            finally:
-                os.close(descriptor)
+            return parse_cpu_time(read_once(f"{self._procfs}/{pid}/stat", _STAT_LIMIT_BYTES))
         except OSError:  # it has ended, or is not for us to see
             return None
 

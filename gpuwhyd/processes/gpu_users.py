@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from gpuwhyd.kernel_files import device_sleeps, read_once
 from gpuwhyd.model import GpuProcess, GpuReading, GpuState
 from gpuwhyd.processes.drm_clients import DrmClients, Work
 from gpuwhyd.processes.gpu_index import Descriptor, GpuIndex
@@ -149,11 +150,7 @@ class CardUsers:
         """Since its backend read it. Looking at the power state wakes nothing, reading a client might."""
         if reading.can_suspend is False:
             return False
-        try:
-            status = read_file(f"{self._devices}/{reading.gpu.pci_address}/power/runtime_status", 32)
-        except OSError:  # a kernel without runtime power management
-            return False
-        return status.strip() in {b"suspended", b"suspending", b"resuming"}
+        return device_sleeps(f"{self._devices}/{reading.gpu.pci_address}/power/runtime_status")
 
     def _is_searching(self, now: float) -> bool:
         """Whether to look for somebody who works unknown; not for ever, because who is in another kernel (a virtual
@@ -258,7 +255,7 @@ class CardUsers:
 
     def _stat(self, pid: int) -> bytes:
         try:
-            return read_file(f"{self._procfs}/{pid}/stat", _STAT_LIMIT_BYTES)
+            return read_once(f"{self._procfs}/{pid}/stat", _STAT_LIMIT_BYTES)
         except OSError:  # it has ended, or descriptors are short: what it is for can do without
             return b""
 

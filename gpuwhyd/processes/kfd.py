@@ -11,11 +11,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gpuwhyd.kernel_files import read_whole_number
 from gpuwhyd.processes.procfs import read_file
 
 _PROPERTY = re.compile(rb"^([a-z_]+) ([0-9]{1,20})$", re.MULTILINE)
 _PROPERTIES_LIMIT_BYTES = 4096
-_NUMBER_LIMIT_BYTES = 32
 _MEMORY_PREFIX = "vram_"
 
 WORKING_PERCENT = 20.0
@@ -82,7 +82,7 @@ class Kfd:
                 continue
             if node.address not in awake and node.address not in let_go:
                 continue
-            memory = _number(f"{process}/{name}") or 0
+            memory = read_whole_number(f"{process}/{name}") or 0
             count = None if queues is None else queues[gpu_id]
             if not memory and not count:
                 continue  # every process that has /dev/kfd open is listed with every card
@@ -90,7 +90,7 @@ class Kfd:
             if count == 0:
                 occupancy = 0.0
             elif node.address in awake and node.compute_units:
-                units = _number(f"{process}/stats_{gpu_id}/cu_occupancy")
+                units = read_whole_number(f"{process}/stats_{gpu_id}/cu_occupancy")
                 occupancy = None if units is None else min(100.0, 100 * units / node.compute_units)
             use = KfdUse(memory_used_bytes=memory, queues=count, occupancy_percent=occupancy)
             earlier = uses.get(node.address)
@@ -112,7 +112,7 @@ class Kfd:
         """
         nodes: dict[str, _Node] = {}
         for name in _names(self._topology):
-            gpu_id = _number(f"{self._topology}/{name}/gpu_id")
+            gpu_id = read_whole_number(f"{self._topology}/{name}/gpu_id")
             if not gpu_id:
                 continue
             try:
@@ -178,7 +178,7 @@ def _queues(directory: str) -> Counter[str] | None:
         names = os.listdir(directory)  # noqa: PTH208
     except OSError:  # before Linux 5.9, or it has just ended
         return None
-    return Counter(str(_number(f"{directory}/{name}/gpuid")) for name in names)
+    return Counter(str(read_whole_number(f"{directory}/{name}/gpuid")) for name in names)
 
 
 def _names(directory: str) -> list[str]:
@@ -186,11 +186,3 @@ def _names(directory: str) -> list[str]:
         return os.listdir(directory)  # noqa: PTH208
     except OSError:  # no KFD, or the process has ended
         return []
-
-
-def _number(path: str) -> int | None:
-    try:
-        text = read_file(path, _NUMBER_LIMIT_BYTES).strip()
-    except OSError:  # not on this kernel, or the process has ended
-        return None
-    return int(text) if text.isdigit() and len(text) <= 20 else None

@@ -8,13 +8,14 @@ import os
 import re
 from dataclasses import dataclass
 
+from gpuwhyd.kernel_files import read_text, read_whole_number
+
 _ZONE = re.compile(r"intel-rapl:[0-9]{1,3}")
 _MOST_WATTS = 2000.0
 """No package draws it. A counter that began anew (after a suspend) looks as if it had gone round, and so gives more."""
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.1, 60.0
 """Over less the counter's steps show; over more (2^32 steps of 15 uJ at 300 W: 220 s) it may have gone round twice."""
 _SEARCH_SECONDS = 60.0
-_MOST_DIGITS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class CpuPower:
             self._packages = _packages(self._powercap)
         if 0 <= now - self._read_at < _SHORTEST_SECONDS:
             return self._watts
-        read = [_number(package.counter) for package in self._packages]
+        read = [read_whole_number(package.counter) for package in self._packages]
         energies = tuple(energy for energy in read if energy is not None)
         if len(energies) != len(read) or not read:
             self.forget()  # not allowed, or the module was unloaded: looked for again in a while
@@ -77,24 +78,10 @@ def _packages(powercap: str) -> tuple[_Package, ...]:
     except OSError:  # no such hardware, no such driver
         return ()
     return tuple(
-        _Package(counter=f"{zone}/energy_uj", range_microjoules=_number(f"{zone}/max_energy_range_uj") or 0)
+        _Package(
+            counter=f"{zone}/energy_uj",
+            range_microjoules=read_whole_number(f"{zone}/max_energy_range_uj") or 0,
+        )
         for zone in (f"{powercap}/{name}" for name in zones)
-        if _text(f"{zone}/name").startswith("package-")
+        if read_text(f"{zone}/name").startswith("package-")
     )
-
-
-def _number(path: str) -> int | None:
-    text = _text(path)
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
-
-
-def _text(path: str) -> str:
-    """Empty when it cannot be read: gone, or for root only."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.read(descriptor, 64).decode("ascii", "replace").strip()
-        finally:
-            os.close(descriptor)
-    except OSError:
-        return ""

@@ -1,10 +1,7 @@
 """A made-up machine: DMI, hwmon chips and PCI devices as files, and a ChassisBackend over them."""
 
-import os
 import shutil
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from gpuwhyd.backends.base import BackendReadings, Probe
@@ -79,30 +76,3 @@ class ChassisRig:
 
 def speeds(reading: GpuReading) -> dict[str | None, float | None]:
     return {fan.label: fan.rpm for fan in reading.fans}
-
-
-@contextmanager
-def watched() -> Iterator[list[str]]:
-    """The paths that are opened or listed below."""
-    paths: list[str] = []
-    _listeners.append(paths)
-    try:
-        yield paths
-    finally:
-        _listeners.remove(paths)
-
-
-_listeners: list[list[str]] = []
-
-
-def _hook(event: str, arguments: tuple[object, ...]) -> None:
-    if (
-        _listeners
-        and event in {"open", "os.listdir", "os.scandir"}
-        and isinstance(arguments[0], str | os.PathLike)
-    ):
-        for paths in _listeners:
-            paths.append(os.fspath(arguments[0]))
-
-
-sys.addaudithook(_hook)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from gpuwhyd.backends import sysfs as sysfs_files
 from gpuwhyd.backends.base import BackendReadings
 from gpuwhyd.backends.intel_card import IntelCard
 from gpuwhyd.backends.sysfs_backend import SysfsBackend
@@ -134,7 +133,7 @@ class IntelRig:
                 raise OSError(code, os.strerror(code), path)
             return real(path, flags, *rest)
 
-        monkeypatch.setattr(sysfs_files.os, "open", fake)
+        monkeypatch.setattr(os, "open", fake)
 
     def fail(self, name: str, code: int = errno.EIO) -> None:
         """Reading this file gives this error from now on; 0 mends it. Needs `monkeypatch`."""

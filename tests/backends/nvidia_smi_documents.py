@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+from gpuwhyd.backends.nvidia_smi_xml import cards
+from gpuwhyd.model import GpuReading
+
 NA = "N/A"
 
 CARD: dict[str, str] = {
@@ -66,3 +69,7 @@ def process(
         f"<compute_instance_id>{compute}</compute_instance_id><pid>{pid}</pid><type>{kind}</type>"
         f"<process_name>x</process_name><used_memory>{memory}</used_memory></process_info>"
     )
+
+
+def readings(document: bytes) -> tuple[GpuReading, ...]:
+    return tuple(card.reading for card in cards(document))

@@ -3,9 +3,10 @@
 import itertools
 from pathlib import Path
 
-from gpuwhyd.backends.hwmon import CELSIUS, MILLI, RPM, chip_directory
+from gpuwhyd.backends.hwmon import MILLI, chip_directory
 from gpuwhyd.backends.pci import gpu_id
 from gpuwhyd.backends.pci_names import pci_id
+from gpuwhyd.backends.plausible import CELSIUS, RPM
 from gpuwhyd.backends.sysfs import Attributes
 from gpuwhyd.errors import BackendError
 from gpuwhyd.model import FanMode, FanReading, FieldSource, GpuIdentity, GpuReading

@@ -7,32 +7,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_touched: list[str] | None = None
+_listeners: list[tuple[str, list[str]]] = []
+"""What the paths begin with, and where they are put without it."""
 
 
 def _note(event: str, arguments: tuple[object, ...]) -> None:
-    if _touched is not None and event in {"open", "os.listdir", "os.scandir"} and arguments:
-        _touched.append(
-            os.fsdecode(arguments[0]) if isinstance(arguments[0], str | bytes | os.PathLike) else ""
-        )
+    if not (_listeners and arguments and event in {"open", "os.listdir", "os.scandir"}):
+        return
+    path = os.fsdecode(arguments[0]) if isinstance(arguments[0], str | bytes | os.PathLike) else ""
+    for prefix, paths in _listeners:
+        if path.startswith(prefix):
+            paths.append(path.removeprefix(prefix))
 
 
 sys.addaudithook(_note)  # for good: Python takes none back
 
 
 @contextmanager
-def touched(root: Path) -> Iterator[list[str]]:
-    """The paths below `root` that are opened or listed meanwhile, relative to it, in order."""
-    global _touched  # noqa: PLW0603
-    seen: list[str] = []
-    found: list[str] = []
-    _touched = seen
+def touched(root: Path | None = None) -> Iterator[list[str]]:
+    """The paths below `root` that are opened or listed meanwhile, relative to it, in order; without one all, as they are."""
+    listener: tuple[str, list[str]] = ("" if root is None else f"{root}/", [])
+    _listeners.append(listener)
     try:
-        yield found
+        yield listener[1]
     finally:
-        _touched = None
-        prefix = f"{root}/"
-        found += [path.removeprefix(prefix) for path in seen if path.startswith(prefix)]
+        _listeners[:] = [one for one in _listeners if one is not listener]
 
 
 class Refusals:

@@ -11,7 +11,8 @@ from gpuwhyd.backends.chassis import LOOK_SECONDS, SILENT_SECONDS
 from gpuwhyd.backends.chassis_fans import KINDS, Cools, cools, kind_of_chip
 from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.model import FanMode, GpuReading, Lack, as_plain
-from tests.backends.chassis_rig import LAPTOP, NVIDIA_GPU, ChassisRig, speeds, watched
+from tests.backends.chassis_rig import LAPTOP, NVIDIA_GPU, ChassisRig, speeds
+from tests.backends.sysfs_watch import touched
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_a_thinkpad_at_full_speed_is_not_believed_for_two_minutes(rig: ChassisRi
 def test_dells_bios_is_not_called_more_often_than_every_five_seconds(rig: ChassisRig) -> None:
     chip = rig.chip("dell_smm", fan1_input=2500, fan1_label="Processor Fan")
     assert rig.only().fan_rpm == 2500
-    with watched() as opened:
+    with touched() as opened:
         rig.write(chip, fan1_input=2600)
         opened.clear()
         assert rig.only(2).fan_rpm == 2500
@@ -168,7 +169,7 @@ def test_what_was_found_is_not_looked_for_again(rig: ChassisRig) -> None:
     rig.chip("coretemp", temp1_label="Package id 0", temp1_input=60000)
     rig.pci.add(NVIDIA_GPU)
     rig.only()
-    with watched() as opened:
+    with touched() as opened:
         rig.only()
     assert sorted(Path(path).name for path in opened) == ["fan1_input", "name", "name", "temp1_input"]
 
@@ -182,13 +183,13 @@ def test_a_gpus_own_chip_is_never_looked_into(rig: ChassisRig, driver: str) -> N
         temp1_label="Package id 0",
     )  # fmt: skip
     rig.chip("hp", fan1_input=2600)
-    with watched() as opened:
+    with touched() as opened:
         assert rig.probe() is Probe.READY
         assert rig.only().gpu.id == "chassis_hp"
         rig.only(100)
         rig.backend.sources()
-    touched = {path.removeprefix(f"{own}/") for path in opened if path.startswith(f"{own}")}
-    assert touched == {"name"}
+    looked_at = {path.removeprefix(f"{own}/") for path in opened if path.startswith(f"{own}")}
+    assert looked_at == {"name"}
     device = f"{rig.root}/bus/pci/devices/{NVIDIA_GPU}"
     assert {path.removeprefix(f"{device}/") for path in opened if path.startswith(device)} <= {
         "class",
@@ -200,7 +201,7 @@ def test_a_gpus_own_chip_is_never_looked_into(rig: ChassisRig, driver: str) -> N
 def test_only_the_configuration_of_a_sleeping_gpu_is_read_to_name_it(rig: ChassisRig) -> None:
     rig.pci.add(NVIDIA_GPU, status="suspended", control="auto")
     rig.chip("asus", fan1_input=2600, fan1_label="gpu_fan")
-    with watched() as opened:
+    with touched() as opened:
         rig.only()
         rig.only()
     device = f"{rig.root}/bus/pci/devices/{NVIDIA_GPU}"

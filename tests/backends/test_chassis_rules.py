@@ -6,7 +6,8 @@ import pytest
 
 from gpuwhyd.backends.base import Probe
 from gpuwhyd.backends.chassis_fans import IGNORE, SHARED, FanRule
-from tests.backends.chassis_rig import DESKTOP, NVIDIA_GPU, NVIDIA_ID, ChassisRig, speeds, watched
+from tests.backends.chassis_rig import DESKTOP, NVIDIA_GPU, NVIDIA_ID, ChassisRig, speeds
+from tests.backends.sysfs_watch import touched
 
 
 def desktop(folder: Path, *rules: FanRule) -> ChassisRig:
@@ -57,7 +58,7 @@ def test_an_ignored_fan_is_not_even_read(tmp_path: Path) -> None:
     rig = ChassisRig(tmp_path / "sys", (FanRule(chip="thinkpad", fan=2, gpu=IGNORE),))
     rig.chip("thinkpad", fan1_input=2600, fan2_input=2700)
     rig.chip("acpi_fan", fan1_input=2600)
-    with watched() as opened:
+    with touched() as opened:
         assert speeds(rig.only()) == {"fan1": 2600}
     assert not [path for path in opened if path.endswith("fan2_input")]
 

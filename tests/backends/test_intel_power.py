@@ -1,96 +1,55 @@
 """Intel's cards are neither woken nor kept awake."""
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gpuwhyd.model import BackendState, GpuState
 from tests.backends.intel_rig import FILES, RESTING, IntelRig
+from tests.backends.sysfs_watch import touched
 
 _HOUR_TICKS = 1800
 
 
-class Watch:
-    """Every file that this process opens, and every directory that it lists, below a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = f"{folder}/"
-        self._seen: list[str] = []
-
-    def see(self, path: str) -> None:
-        if path.startswith(self._folder):
-            self._seen.append(path.removeprefix(self._folder))
-
-    def taken(self) -> list[str]:
-        seen, self._seen = self._seen, []
-        return seen
-
-
-@pytest.fixture(scope="module")
-def watches() -> list[Watch]:
-    """Filled by `watch`; an audit hook cannot be taken off again, so there is one for all."""
-    watches: list[Watch] = []
-
-    def hook(event: str, arguments: tuple[object, ...]) -> None:
-        if event in {"open", "os.listdir", "os.scandir"} and arguments:
-            for watch in watches:
-                watch.see(str(arguments[0]))
-
-    sys.addaudithook(hook)
-    return watches
-
-
-@pytest.fixture
-def watch(watches: list[Watch], tmp_path: Path) -> Iterator[Watch]:
-    watches.append(Watch(tmp_path))
-    yield watches[-1]
-    watches.clear()
-
-
 @pytest.mark.parametrize("driver", FILES)
-def test_a_sleeping_card_is_not_touched_in_an_hour(tmp_path: Path, watch: Watch, driver: str) -> None:
+def test_a_sleeping_card_is_not_touched_in_an_hour(tmp_path: Path, driver: str) -> None:
     rig = IntelRig(tmp_path, driver, control="auto")
     rig.write("power/runtime_status", "suspended")
     here = f"bus/pci/devices/{rig.address}"
     in_memory = {f"{here}/{name}" for name in ("vendor", "device", "revision")}  # of the PCI core, read once
     in_memory.add("proc/sys/kernel/osrelease")
-    watch.taken()
-    for _ in range(_HOUR_TICKS):
-        assert rig.reading().state is GpuState.ASLEEP
-    touched = watch.taken()
-    assert set(touched) <= {f"bus/pci/drivers/{driver}", f"{here}/power/runtime_status"} | in_memory
-    assert sum(path in in_memory for path in touched) < 10
-    assert touched.count(f"{here}/power/runtime_status") == _HOUR_TICKS
+    with touched(tmp_path) as paths:
+        for _ in range(_HOUR_TICKS):
+            assert rig.reading().state is GpuState.ASLEEP
+    assert set(paths) <= {f"bus/pci/drivers/{driver}", f"{here}/power/runtime_status"} | in_memory
+    assert sum(path in in_memory for path in paths) < 10
+    assert paths.count(f"{here}/power/runtime_status") == _HOUR_TICKS
 
 
 @pytest.mark.parametrize("status", ["suspended", "suspending", "resuming"])
-def test_a_card_that_falls_asleep_after_it_was_read_is_left_alone(
-    tmp_path: Path, watch: Watch, status: str
-) -> None:
+def test_a_card_that_falls_asleep_after_it_was_read_is_left_alone(tmp_path: Path, status: str) -> None:
     rig = IntelRig(tmp_path, "i915", control="auto")
     rig.read()
     rig.write("power/runtime_status", status)
-    watch.taken()
-    assert rig.read(600.0).state is BackendState.ASLEEP
-    assert {path.rsplit("/", 1)[1] for path in watch.taken()} == {"i915", "runtime_status"}
+    with touched(tmp_path) as paths:
+        assert rig.read(600.0).state is BackendState.ASLEEP
+    assert {path.rsplit("/", 1)[1] for path in paths} == {"i915", "runtime_status"}
 
 
 @pytest.mark.parametrize("driver", FILES)
-def test_an_idle_card_is_let_go_after_a_minute(tmp_path: Path, watch: Watch, driver: str) -> None:
+def test_an_idle_card_is_let_go_after_a_minute(tmp_path: Path, driver: str) -> None:
     rig = IntelRig(tmp_path, driver, control="auto")
     for _ in range(32):
         readings = rig.rest(2.0)
     rig.write("drm/card1/gt/gt0/rps_act_freq_mhz", "0")
     assert readings.readings[0].state is GpuState.AWAKE
-    watch.taken()
-    assert rig.read().state is BackendState.ASLEEP
-    touched = {path.removeprefix(f"bus/pci/devices/{rig.address}/") for path in watch.taken()}
+    with touched(tmp_path) as paths:
+        assert rig.read().state is BackendState.ASLEEP
+    names = {path.removeprefix(f"bus/pci/devices/{rig.address}/") for path in paths}
     allowed = {f"bus/pci/drivers/{driver}", "power/runtime_status"}
     if driver == "i915":
         allowed.add("drm/card1/gt/gt0/rps_act_freq_mhz")  # takes no reference of its own
-    assert touched == allowed
+    assert names == allowed
 
 
 @pytest.mark.parametrize("driver", FILES)
@@ -153,24 +112,23 @@ def test_a_card_that_stays_awake_all_the_same_is_read_once_in_a_while(tmp_path: 
     assert len(read) in {2, 3}
 
 
-def test_reading_a_card_costs_few_files(tmp_path: Path, watch: Watch) -> None:
+def test_reading_a_card_costs_few_files(tmp_path: Path) -> None:
     """Of the one with the most sensors: runtime status, driver's listing, and one open for each value."""
     rig = IntelRig(tmp_path, "xe")
     rig.read()
-    watch.taken()
-    rig.read()
-    touched = watch.taken()
-    assert len(touched) == len(set(touched)), "nothing is read twice"
-    assert len(touched) <= 14
+    with touched(tmp_path) as paths:
+        rig.read()
+    assert len(paths) == len(set(paths)), "nothing is read twice"
+    assert len(paths) <= 14
 
 
-def test_what_an_older_kernel_does_not_have_is_not_asked_for_each_time(tmp_path: Path, watch: Watch) -> None:
+def test_what_an_older_kernel_does_not_have_is_not_asked_for_each_time(tmp_path: Path) -> None:
     files = {"drm/card0/gt_act_freq_mhz": "300", "drm/card0/gt_RPn_freq_mhz": "300"}
     rig = IntelRig(tmp_path, "i915", files, address="0000:00:02.0")
     rig.read()
-    watch.taken()
-    rig.read()
-    names = [path.rpartition("/")[2] for path in watch.taken()]
+    with touched(tmp_path) as paths:
+        rig.read()
+    names = [path.rpartition("/")[2] for path in paths]
     settling = ["drm", "hwmon"]  # directories, listed in the first minute
     assert sorted(name for name in names if name not in settling) == [
         "gt_RPn_freq_mhz",

@@ -10,9 +10,10 @@ import pytest
 
 from gpuwhyd.backends import nvidia_smi_loop as loop
 from gpuwhyd.backends.base import BackendReadings, Probe
-from gpuwhyd.backends.nvidia_smi import NvidiaSmiBackend
+from gpuwhyd.backends.nvidia_smi import NvidiaSmi
+from gpuwhyd.backends.program_backend import ProgramBackend
 from gpuwhyd.errors import BackendError, NoCardError
-from gpuwhyd.model import BackendState, FanMode, GpuReading, GpuState
+from gpuwhyd.model import BackendState, FanMode, GpuReading, GpuState, Lack
 from tests.backends.fake_programs import FakeProgram, is_alive, until
 from tests.backends.golden_readings import GOLDEN, assert_golden
 from tests.backends.nvidia_smi_documents import document, gpu, process
@@ -30,12 +31,8 @@ class SmiRig:
         self.program = FakeProgram(folder / "bin", "nvidia-smi", f"PATH=/usr/bin:/bin\n{body}")
         self.program.put("document", document(gpu(BUSY)))
         self.time = 1000.0
-        self.backend = NvidiaSmiBackend(
-            sysfs=self.sysfs.root,
-            procfs=folder / "proc",
-            path=self.program.path,
-            monotonic=lambda: self.time,
-        )
+        self.smi = NvidiaSmi(sysfs=self.sysfs.root, procfs=folder / "proc", path=self.program.path)
+        self.backend = ProgramBackend(self.smi, sysfs=self.sysfs.root, monotonic=lambda: self.time)
 
     def read(self, seconds: float = 2.0) -> BackendReadings:
         self.time += seconds
@@ -46,7 +43,7 @@ class SmiRig:
 
     def heard(self) -> GpuReading:
         """A tick in which a document has come, if there is a child: time here runs faster than a child does."""
-        child = self.backend._loop._child
+        child = self.smi._loop._child
         assert child is None or child.wait_for_output(10.0)
         return self.reading()
 
@@ -110,6 +107,19 @@ def test_a_card_that_may_suspend_says_so(awake: SmiRig) -> None:
     awake.sysfs.set_control(ADDRESS, "auto")
     awake.backend.close()
     assert awake.reading(30.0).can_suspend is True
+
+
+def test_a_card_that_is_let_go_still_says_that_it_may_suspend_and_a_sleeping_one_says_nothing(
+    awake: SmiRig,
+) -> None:
+    awake.sysfs.set_control(ADDRESS, "auto")
+    awake.program.put("document", document(gpu()))
+    awake.program.write('PATH=/usr/bin:/bin; while :; do cat "$FOLDER/document"; sleep 0.02; done')
+    while (let_go := awake.heard()).state is GpuState.AWAKE:
+        pass
+    assert (let_go.state, let_go.can_suspend) == (GpuState.UNKNOWN, True)
+    awake.sysfs.set_status(ADDRESS, "suspended")
+    assert (awake.reading().state, awake.reading().can_suspend) == (GpuState.ASLEEP, None)
 
 
 def test_one_child_serves_every_tick(awake: SmiRig) -> None:
@@ -331,6 +341,16 @@ def test_cards_at_work_are_held(awake: SmiRig, changes: dict[str, str]) -> None:
     assert len(awake.program.runs) == 1
 
 
+def test_while_one_card_works_its_idle_neighbour_is_held_too(awake: SmiRig) -> None:
+    awake.sysfs.add(SECOND)
+    awake.sysfs.set_control(SECOND, "auto")
+    awake.program.put("document", document(gpu(BUSY), gpu(address=f"0000{SECOND}")))
+    awake.program.write('PATH=/usr/bin:/bin; while :; do cat "$FOLDER/document"; sleep 0.02; done')
+    for _ in range(60):
+        assert awake.heard().state is GpuState.AWAKE
+    assert len(awake.program.runs) == 1
+
+
 # -- battery ----------------------------------------------------------------------------------------------------------
 
 
@@ -385,3 +405,75 @@ def test_a_sleeping_cards_name_is_remembered(awake: SmiRig) -> None:
     gpu_identity = awake.reading().gpu
     awake.sysfs.set_status(ADDRESS, "suspended")
     assert awake.reading().gpu == replace(gpu_identity, name="NVIDIA GeForce RTX 3070")
+
+
+# -- where it comes from ----------------------------------------------------------------------------------------------
+
+
+def told_of(rig: SmiRig) -> list[tuple[str, str, Lack | None, str]]:
+    return [(one.gpu_id, one.quantity, one.lack, one.advice) for one in rig.backend.sources()]
+
+
+def test_before_the_first_look_nothing_is_told_of_sources(awake: SmiRig) -> None:
+    assert awake.backend.sources() == ()
+
+
+def test_of_cards_that_are_read_each_quantity_has_its_source(awake: SmiRig) -> None:
+    awake.sysfs.add(SECOND)
+    awake.program.put("document", document(gpu(BUSY), gpu(BUSY, address=f"0000{SECOND}")))
+    awake.read()
+    sources = awake.backend.sources()
+    assert [one.gpu_id for one in sources if one.quantity == "fan_percent" and one.lack is None] == [
+        "pci_0000_01_00_0",
+        "pci_0000_02_00_0",
+    ]
+    assert {one.backend for one in sources} == {"nvidia-smi"}
+
+
+def test_a_fan_that_was_judged_to_be_none_is_missing_for_that_reason(awake: SmiRig) -> None:
+    awake.program.put("document", document(gpu({"product_name": "NVIDIA A40", "fan_speed": "0 %"})))
+    awake.read()
+    (fan,) = (one for one in awake.backend.sources() if one.quantity == "fan_percent")
+    assert (fan.lack, fan.advice) == (Lack.NO_SENSOR, "it has no fan of its own")
+
+
+def test_a_card_beside_a_sleeping_one_says_why_it_is_not_read(awake: SmiRig) -> None:
+    awake.sysfs.add(SECOND)
+    awake.read()
+    awake.sysfs.set_status(SECOND, "suspended")
+    awake.read()
+    (beside, asleep) = told_of(awake)
+    assert beside[:3] == ("pci_0000_01_00_0", "", Lack.UNREADABLE)
+    assert "would wake the sleeping card" in beside[3]
+    assert asleep[:3] == ("pci_0000_02_00_0", "", Lack.ASLEEP)
+
+
+def test_a_card_that_is_let_go_is_let_alone(awake: SmiRig) -> None:
+    awake.sysfs.set_control(ADDRESS, "auto")
+    awake.program.put("document", document(gpu()))
+    awake.program.write('PATH=/usr/bin:/bin; while :; do cat "$FOLDER/document"; sleep 0.02; done')
+    while awake.heard().state is GpuState.AWAKE:
+        pass
+    ((_, quantity, lack, advice),) = told_of(awake)
+    assert (quantity, lack) == ("", Lack.ASLEEP)
+    assert "let alone" in advice
+
+
+def test_while_nothing_was_heard_that_is_what_is_told(awake: SmiRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "FIRST_DOCUMENT_SECONDS", 0.05)
+    awake.program.write("PATH=/usr/bin:/bin; exec sleep 1000")
+    awake.read()
+    assert told_of(awake) == [
+        ("pci_0000_01_00_0", "", Lack.UNREADABLE, "nvidia-smi was started and has not answered yet")
+    ]
+
+
+def test_a_card_that_is_lost_or_not_listed_says_so(awake: SmiRig) -> None:
+    awake.sysfs.add(SECOND)
+    lost = {"temperature/gpu_temp": "GPU is lost", "performance_state": "GPU is lost"}
+    awake.program.put("document", document(gpu(lost)))
+    awake.read()
+    assert [(lack, advice) for _, _, lack, advice in told_of(awake)] == [
+        (Lack.UNREADABLE, "nvidia-smi says that it is lost"),
+        (Lack.UNREADABLE, "nvidia-smi does not list it"),
+    ]

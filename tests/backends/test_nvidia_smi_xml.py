@@ -5,15 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from gpuwhyd.backends.nvidia_smi_xml import (
-    DOCUMENT_LIMIT_BYTES,
-    DocumentError,
-    DocumentStream,
-    normal_address,
-    readings,
-)
+from gpuwhyd.backends.nvidia_smi_stream import DOCUMENT_LIMIT_BYTES, DocumentError, DocumentStream
+from gpuwhyd.backends.nvidia_smi_xml import normal_address
 from gpuwhyd.model import FanMode, GpuReading, GpuState
-from tests.backends.nvidia_smi_documents import CARD, document, gpu, process
+from tests.backends.nvidia_smi_documents import CARD, document, gpu, process, readings
 from tests.samples import sample_folders
 
 MIB = 1 << 20

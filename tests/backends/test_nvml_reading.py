@@ -6,7 +6,7 @@ import pytest
 
 from gpuwhyd.backends.base import Probe
 from gpuwhyd.backends.nvml_card import throttle_names
-from gpuwhyd.backends.nvml_questions import within
+from gpuwhyd.backends.plausible import within
 from gpuwhyd.model import BackendState, FanMode, GpuState
 from tests.backends.nvml_rig import SECOND, NvmlRig
 from tests.fake_nvml.control import (

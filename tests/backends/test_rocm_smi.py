@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from gpuwhyd.backends import rocm_smi
 from gpuwhyd.backends.base import BackendReadings, Probe
+from gpuwhyd.backends.program_backend import ProgramBackend
 from gpuwhyd.backends.programs import output_of
-from gpuwhyd.backends.rocm_smi import RocmSmiBackend
-from gpuwhyd.backends.rocm_smi_json import ANSWER_LIMIT_BYTES, AnswerError, readings
+from gpuwhyd.backends.rocm_smi import RUN_SECONDS, RocmSmi
+from gpuwhyd.backends.rocm_smi_json import ANSWER_LIMIT_BYTES, AnswerError, cards
 from gpuwhyd.errors import BackendError
-from gpuwhyd.model import BackendState, FanMode, GpuReading, GpuState
+from gpuwhyd.model import BackendState, FanMode, GpuReading, GpuState, Lack
 from gpuwhyd.sampler import SamplingSettings
 from tests.backends.fake_programs import FakeProgram, is_alive, until
 from tests.backends.golden_readings import GOLDEN, assert_golden
@@ -42,6 +42,10 @@ IDLE = {**CARD, "GPU use (%)": "0"}
 def answer(*cards: dict[str, str], system: dict[str, str] | None = None) -> bytes:
     table = {f"card{number}": card for number, card in enumerate(cards)}
     return json.dumps({**table, "system": {"Driver version": "6.3.6", **(system or {})}}).encode()
+
+
+def readings(answer: bytes) -> tuple[GpuReading, ...]:
+    return tuple(card.reading for card in cards(answer))
 
 
 def one(changes: dict[str, str] | None = None, system: dict[str, str] | None = None) -> GpuReading:
@@ -80,6 +84,7 @@ def test_a_fan_at_rest_is_not_told_and_not_taken_for_none() -> None:
         ({"Current Socket Graphics Package Power (W)": "41.0"}, 41.0, 36.0),
         ({"Average Graphics Package Power (W)": "N/A (Secondary die)"}, None, None),
         ({"Average Graphics Package Power (W)": "-3"}, None, None),
+        ({"Average Graphics Package Power (W)": "0.0"}, None, None),
     ],
 )
 def test_power_under_all_its_names(told: dict[str, str], watts: float | None, average: float | None) -> None:
@@ -169,9 +174,8 @@ class RocmRig:
         self.program = FakeProgram(folder / "bin", "rocm-smi", 'exec /bin/cat "$FOLDER/answer"')
         self.program.put("answer", answer(CARD))
         self.time = 1000.0
-        self.backend = RocmSmiBackend(
-            sysfs=self.sysfs.root, path=self.program.path, run_seconds=5.0, monotonic=lambda: self.time
-        )
+        self.smi = RocmSmi(sysfs=self.sysfs.root, path=self.program.path, run_seconds=5.0)
+        self.backend = ProgramBackend(self.smi, sysfs=self.sysfs.root, monotonic=lambda: self.time)
 
     def add(self, address: str = ADDRESS) -> None:
         self.sysfs.add(address, vendor=AMD, driver=None)
@@ -201,11 +205,15 @@ def test_it_is_run_every_ten_seconds_at_most(rig: RocmRig) -> None:
     assert len(rig.program.runs) == 6
 
 
-def test_on_battery_it_is_run_every_minute_at_most(rig: RocmRig) -> None:
+def add_battery(rig: RocmRig) -> None:
     battery = rig.sysfs.root / "class/power_supply/BAT1"
     battery.mkdir(parents=True)
     (battery / "type").write_text("Battery\n")
     (battery / "status").write_text("Discharging\n")
+
+
+def test_on_battery_it_is_run_every_minute_at_most(rig: RocmRig) -> None:
+    add_battery(rig)
     for _ in range(60):
         rig.read()
     assert len(rig.program.runs) == 2
@@ -259,7 +267,7 @@ def test_a_run_that_fails_is_an_error_and_not_repeated_at_once(
 
 def test_a_run_that_hangs_is_ended_with_all_that_it_started(rig: RocmRig) -> None:
     rig.program.write('/bin/sleep 1000 & echo $! > "$FOLDER/grandchild"; wait')
-    rig.backend._run_seconds = 0.3
+    rig.smi._run_seconds = 0.3
     with pytest.raises(BackendError, match=r"not ended within 0\.3 s"):
         rig.read()
     grandchild = int((rig.program.folder / "grandchild").read_text())
@@ -268,7 +276,7 @@ def test_a_run_that_hangs_is_ended_with_all_that_it_started(rig: RocmRig) -> Non
 
 def test_a_run_that_closes_its_output_and_hangs_is_ended(rig: RocmRig) -> None:
     rig.program.write('/bin/cat "$FOLDER/answer"; exec /bin/sleep 1000 >/dev/null')
-    rig.backend._run_seconds = 0.3
+    rig.smi._run_seconds = 0.3
     with pytest.raises(BackendError, match="not ended"):
         rig.read()
 
@@ -300,6 +308,20 @@ def test_an_idle_card_is_let_go(rig: RocmRig) -> None:
     assert len(rig.program.runs) <= 9
 
 
+def test_a_card_that_was_let_go_and_is_woken_is_looked_at_anew(rig: RocmRig) -> None:
+    rig.sysfs.set_control(ADDRESS, "auto")
+    add_battery(rig)
+    rig.program.put("answer", answer(IDLE))
+    while rig.reading().state is GpuState.AWAKE:
+        pass
+    before = len(rig.program.runs)
+    rig.sysfs.set_status(ADDRESS, "suspended")
+    rig.read()
+    rig.sysfs.set_status(ADDRESS, "active")
+    assert rig.reading().state is GpuState.AWAKE
+    assert len(rig.program.runs) == before + 1
+
+
 @pytest.mark.parametrize("told", [answer(CARD), answer(IDLE, system={"PID7": "a, 1, 1, 0, 0"})])
 def test_a_card_at_work_is_held(rig: RocmRig, told: bytes) -> None:
     rig.sysfs.set_control(ADDRESS, "auto")
@@ -313,4 +335,17 @@ def test_a_card_that_the_answer_does_not_name_is_unknown(rig: RocmRig) -> None:
 
 
 def test_the_deadline_of_the_sampler_is_longer_than_a_run() -> None:
-    assert SamplingSettings().deadline_seconds > rocm_smi._RUN_SECONDS
+    assert SamplingSettings().deadline_seconds > RUN_SECONDS
+
+
+def test_each_quantity_of_a_card_that_is_read_has_its_source_and_a_sleeping_one_has_one_line(
+    rig: RocmRig,
+) -> None:
+    rig.read()
+    found = {source.quantity: source for source in rig.backend.sources()}
+    assert (found["fan_rpm"].source, found["fan_rpm"].lack) == ("Fan RPM", None)
+    assert found["memory_temperature_celsius"].lack is Lack.NO_SENSOR
+    rig.sysfs.set_status(ADDRESS, "suspended")
+    rig.read()
+    (source,) = rig.backend.sources()
+    assert (source.backend, source.quantity, source.lack) == ("rocm-smi", "", Lack.ASLEEP)

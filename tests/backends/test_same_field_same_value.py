@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuwhyd.backends.nvidia_smi import NvidiaSmiBackend
+from gpuwhyd.backends.nvidia_smi import nvidia_smi_backend
 from gpuwhyd.model import FanMode, GpuReading
 from tests.backends.fake_programs import FakeProgram
 from tests.backends.nvidia_smi_documents import NA, document, gpu, process
@@ -205,7 +205,7 @@ def read_by_nvidia_smi(truth: Truth, folder: Path) -> GpuReading:
     sysfs.add(ADDRESS)
     program = FakeProgram(folder / "bin", "nvidia-smi", 'exec /bin/cat "$FOLDER/document"')
     program.put("document", document(gpu(changes, address=f"0000{ADDRESS}"), driver=truth.driver))
-    backend = NvidiaSmiBackend(sysfs=sysfs.root, procfs=folder / "proc", path=program.path)
+    backend = nvidia_smi_backend(sysfs.root, procfs=folder / "proc", path=program.path)
     try:
         return backend.read().readings[0]
     finally:

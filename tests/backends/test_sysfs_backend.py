@@ -6,9 +6,10 @@ import logging
 import pytest
 
 from gpuwhyd.backends.base import Probe
-from gpuwhyd.backends.sysfs import Attributes, read_bytes, read_text
+from gpuwhyd.backends.sysfs import Attributes
 from gpuwhyd.backends.sysfs_backend import SysfsBackend
 from gpuwhyd.errors import BackendError, NoCardError
+from gpuwhyd.kernel_files import read_text
 from gpuwhyd.model import BackendState, FieldSource, GpuIdentity, GpuReading, GpuState, Lack
 from tests.backends.sysfs_watch import Refusals
 from tests.samples import bind
@@ -81,9 +82,9 @@ def test_text_keeps_its_lines_and_loses_its_padding(tmp_path, files):
     assert files.raw("levels").endswith(b"\0")
 
 
-def test_no_more_than_a_page_is_read(tmp_path):
+def test_no_more_than_a_page_is_read(tmp_path, files):
     (tmp_path / "huge").write_bytes(b"x" * 100_000)
-    assert len(read_bytes(str(tmp_path / "huge"))) == 4096
+    assert len(files.raw("huge")) == 4096
     assert len(read_text(str(tmp_path / "huge"))) == 64
     assert read_text(str(tmp_path / "absent")) == ""
 

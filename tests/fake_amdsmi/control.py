@@ -13,7 +13,6 @@ lets it be imported once. All state lives in one file beside the library that bo
 import ctypes
 import importlib.machinery
 import json
-import mmap
 import os
 import re
 import subprocess
@@ -21,6 +20,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+from tests.fake_nvml.control import declarations, mapped
 
 STATE_NAME = "fake_amdsmi.state"
 MAGIC = 0x49534D41
@@ -93,16 +94,6 @@ class _State(ctypes.Structure):
 
 
 _STRUCTURES = {"fake_sensor": _Sensor, "fake_process": _Process, "fake_card": _Card, "fake_state": _State}
-_C_TYPES = {
-    ctypes.c_int32: "int32_t",
-    ctypes.c_uint32: "uint32_t",
-    ctypes.c_int64: "int64_t",
-    ctypes.c_uint64: "uint64_t",
-    ctypes.c_float: "float",
-    ctypes.c_char: "char",
-    **{structure: f"struct {name}" for name, structure in _STRUCTURES.items()},
-}
-
 _ASK_WRAPPER = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -180,22 +171,7 @@ def _layout_header(functions: tuple[str, ...], structures: dict[str, int]) -> st
     lines += [f'#define FAKE_STATE_NAME "{STATE_NAME}"', f"#define FAKE_COUNTERS {len(COUNTERS)}"]
     lines += [f"#define {name} {value}" for name, value in structures.items()]
     lines += ["enum fake_function {", *(f"    FN_{name}," for name in functions), "    FN_count", "};"]
-    for name, structure in _STRUCTURES.items():
-        checks = [
-            f"_Static_assert(sizeof(struct {name}) == {ctypes.sizeof(structure)}, #name);".replace(
-                "#name", f'"{name}"'
-            )
-        ]
-        lines.append(f"struct {name} {{")
-        for field, kind in structure._fields_:
-            element, suffix = kind, ""
-            while hasattr(element, "_length_"):
-                suffix += f"[{element._length_}]"
-                element = element._type_
-            lines.append(f"    {_C_TYPES[element]} {field}{suffix};")
-            offset = getattr(structure, field).offset
-            checks.append(f'_Static_assert(offsetof(struct {name}, {field}) == {offset}, "{name}.{field}");')
-        lines += ["};", *checks]
+    lines += declarations(_STRUCTURES)
     return "\n".join(lines) + "\n"
 
 
@@ -296,13 +272,7 @@ class FakeRocm:
         self.functions = functions
         self.wrapper = wrapper
         self.library = folder / "lib/libamd_smi.so"
-        size = ctypes.sizeof(_State)
-        descriptor = os.open(folder / "lib" / STATE_NAME, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            os.ftruncate(descriptor, size)
-            self._map = mmap.mmap(descriptor, size)
-        finally:
-            os.close(descriptor)
+        self._map = mapped(folder / "lib" / STATE_NAME, ctypes.sizeof(_State))
         self._state = _State.from_buffer(self._map)
         self.reset()
 

@@ -205,11 +205,43 @@ _STRUCTURES = {
 _C_TYPES = {
     ctypes.c_int32: "int32_t",
     ctypes.c_uint32: "uint32_t",
+    ctypes.c_int64: "int64_t",
     ctypes.c_uint64: "uint64_t",
+    ctypes.c_float: "float",
     ctypes.c_double: "double",
     ctypes.c_char: "char",
-    **{structure: f"struct {name}" for name, structure in _STRUCTURES.items()},
 }
+
+
+def declarations(structures: dict[str, type[ctypes.Structure]]) -> list[str]:
+    """These structures in C, each after those that it has in it, with an assertion for every size and offset."""
+    types = {**_C_TYPES, **{structure: f"struct {name}" for name, structure in structures.items()}}
+    lines = []
+    for name, structure in structures.items():
+        lines.append(f"struct {name} {{")
+        checks = [f'_Static_assert(sizeof(struct {name}) == {ctypes.sizeof(structure)}, "size of {name}");']
+        for field, kind in structure._fields_:
+            element, suffix = kind, ""
+            while hasattr(element, "_length_"):
+                suffix += f"[{element._length_}]"
+                element = element._type_
+            lines.append(f"    {types[element]} {field}{suffix};")
+            offset = getattr(structure, field).offset
+            checks.append(
+                f'_Static_assert(offsetof(struct {name}, {field}) == {offset}, "offset of {name}.{field}");'
+            )
+        lines += ["};", *checks]
+    return lines
+
+
+def mapped(state_file: Path, size: int) -> mmap.mmap:
+    """The state file, made so large and mapped."""
+    descriptor = os.open(state_file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        os.ftruncate(descriptor, size)
+        return mmap.mmap(descriptor, size)
+    finally:
+        os.close(descriptor)
 
 
 def layout_header() -> str:
@@ -224,20 +256,7 @@ def layout_header() -> str:
     lines += [f"#define FAKE_MAX_INSTANCES {MAX_INSTANCES}"]
     lines += [f"#define FAKE_MAX_PROCESSES {MAX_PROCESSES}", f"#define FAKE_MAX_SAMPLES {MAX_SAMPLES}"]
     lines += ["enum fake_function {", *(f"    FN_{name}," for name in functions), "    FN_count", "};"]
-    for name, structure in _STRUCTURES.items():
-        lines.append(f"struct {name} {{")
-        checks = [f'_Static_assert(sizeof(struct {name}) == {ctypes.sizeof(structure)}, "size of {name}");']
-        for field, kind in structure._fields_:
-            element, suffix = kind, ""
-            while hasattr(element, "_length_"):
-                suffix += f"[{element._length_}]"
-                element = element._type_
-            lines.append(f"    {_C_TYPES[element]} {field}{suffix};")
-            offset = getattr(structure, field).offset
-            checks.append(
-                f'_Static_assert(offsetof(struct {name}, {field}) == {offset}, "offset of {name}.{field}");'
-            )
-        lines += ["};", *checks]
+    lines += declarations(_STRUCTURES)
     return "\n".join(lines) + "\n"
 
 
@@ -453,12 +472,7 @@ class FakeDriver:
         self.path = place
         size = ctypes.sizeof(_State)
         fresh = not place.exists() or place.stat().st_size != size
-        descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            os.ftruncate(descriptor, size)
-            self._map = mmap.mmap(descriptor, size)
-        finally:
-            os.close(descriptor)
+        self._map = mapped(place, size)
         self._state = _State.from_buffer(self._map)
         if fresh or self._state.magic != MAGIC or self._state.layout_version != LAYOUT_VERSION:
             self.reset()

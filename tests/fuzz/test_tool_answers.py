@@ -6,10 +6,11 @@ from contextlib import suppress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuwhyd.backends import nvidia_smi_xml, rocm_smi_json
-from gpuwhyd.backends.nvidia_smi_xml import DocumentError, DocumentStream
+from gpuwhyd.backends import nvidia_smi_sources, nvidia_smi_xml, rocm_smi_json, rocm_smi_sources
+from gpuwhyd.backends.nvidia_smi_stream import DOCUMENT_LIMIT_BYTES, DocumentError, DocumentStream
+from gpuwhyd.backends.program_answer import Told
 from gpuwhyd.backends.rocm_smi_json import AnswerError
-from gpuwhyd.model import GpuReading
+from gpuwhyd.model import FieldSource, GpuReading, GpuState
 from tests.backends.nvidia_smi_documents import CARD, document, gpu, process
 from tests.backends.test_rocm_smi import CARD as AMD_CARD
 from tests.backends.test_rocm_smi import answer
@@ -38,7 +39,7 @@ ANSWERS = [
     )
 )
 def test_a_damaged_document_reads_plausibly_or_not_at_all(data: bytes) -> None:
-    _check(nvidia_smi_xml.readings, data)
+    _check(nvidia_smi_xml.cards, nvidia_smi_sources.sources_of, data)
 
 
 @examples(100)
@@ -51,7 +52,7 @@ def test_hostile_values_in_a_sound_document_are_plausible_or_none(
         "processes",
         process(pid.encode(errors="ignore").decode(), "C", memory.encode(errors="ignore").decode()),
     )
-    _check(nvidia_smi_xml.readings, document(gpu(changes)))
+    _check(nvidia_smi_xml.cards, nvidia_smi_sources.sources_of, document(gpu(changes)))
 
 
 @examples(60)
@@ -62,7 +63,7 @@ def test_a_damaged_stream_gives_documents_or_is_refused(pieces: list[bytes], ste
         with suppress(DocumentError):
             document = stream.feed(data[at : at + step])
             assert document is None or document.endswith(b"</nvidia_smi_log>")
-        assert len(stream.rest) <= nvidia_smi_xml.DOCUMENT_LIMIT_BYTES
+        assert len(stream.rest) <= DOCUMENT_LIMIT_BYTES
 
 
 @examples(250)
@@ -72,7 +73,7 @@ def test_a_damaged_stream_gives_documents_or_is_refused(pieces: list[bytes], ste
     )
 )
 def test_a_damaged_answer_reads_plausibly_or_not_at_all(data: bytes) -> None:
-    _check(rocm_smi_json.readings, data)
+    _check(rocm_smi_json.cards, rocm_smi_sources.sources_of, data)
 
 
 @examples(100)
@@ -80,16 +81,34 @@ def test_a_damaged_answer_reads_plausibly_or_not_at_all(data: bytes) -> None:
 def test_hostile_values_in_a_sound_answer_are_plausible_or_none(
     changes: dict[str, str], process: str
 ) -> None:
-    _check(rocm_smi_json.readings, answer({**AMD_CARD, **changes}, system={"PID7": f"x, 1, {process}, 0, 0"}))
+    _check(
+        rocm_smi_json.cards,
+        rocm_smi_sources.sources_of,
+        answer({**AMD_CARD, **changes}, system={"PID7": f"x, 1, {process}, 0, 0"}),
+    )
 
 
-def _check(parse: Callable[[bytes], tuple[GpuReading, ...]], data: bytes) -> None:
+def _check(
+    parse: Callable[[bytes], tuple[Told, ...]],
+    sources_of: Callable[[Told], tuple[FieldSource, ...]],
+    data: bytes,
+) -> None:
     try:
         found = parse(data)
     except (DocumentError, AnswerError):
         return
-    for reading in found:
-        check(reading)
+    for told in found:
+        check(told.reading)
+        if told.reading.state is GpuState.AWAKE:
+            check_sources(told.reading, sources_of(told))
+
+
+def check_sources(reading: GpuReading, sources: tuple[FieldSource, ...]) -> None:
+    for source in sources:
+        assert (source.lack is None) is (getattr(reading, source.quantity) is not None)
+        assert source.source
+        assert source.advice.isprintable()
+        assert len(source.advice) < 120
 
 
 def check(reading: GpuReading) -> None:

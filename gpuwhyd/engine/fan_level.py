@@ -190,17 +190,19 @@ class FanLevel:
         whole = now - self._recent[0][0] >= settings.settle_seconds - 1e-6
         percents = [p for _, p, _ in self._recent if p is not None]
         rpms = [r for _, _, r in self._recent if r is not None]
-        stopped = (
-            (not rpms or max(rpms) < STANDSTILL_RPM)
-            and (not percents or self.percent_lies or max(percents) == 0)
-            and bool(rpms or percents)
-        )
-        if stopped or not in_spike or self.rest_is_known:
+        if not in_spike or self.rest_is_known or self._has_stopped(percents, rpms):
             self.rest_percent = _lower(self.rest_percent, percents, settings.settle_percent, whole=whole)
             self.rest_rpm = _lower(self.rest_rpm, rpms, settings.settle_rpm, whole=whole)
         flat_since = self._flat_and_idle.since
         if whole and idle and not in_spike and flat_since is not None and now - flat_since >= RAISE_SECONDS:
             self._raise_rest(percents, rpms)
+
+    def _has_stopped(self, percents: list[float], rpms: list[float]) -> bool:
+        return (
+            (not rpms or max(rpms) < STANDSTILL_RPM)
+            and (not percents or self.percent_lies or max(percents) == 0)
+            and bool(rpms or percents)
+        )
 
     def _raise_rest(self, percents: list[float], rpms: list[float]) -> None:
         """An idle card's resting fan creeps: follow it, but never through a move that opens a spike."""

@@ -94,7 +94,7 @@ class Watchers:
             (watching if _watches(use) else others).append(use)
         if reading.state is GpuState.AWAKE or reading.processes is not None:
             self._look(now, reading, watching, others)
-        worked_on = any([engine_weight(use.use) for use in others])
+        worked_on = any(engine_weight(use.use) for use in others)
         if reading.state is not GpuState.AWAKE:
             if worked_on:
                 self._idle_since = self._busy_since = None

@@ -141,6 +141,9 @@ def most_telling(events: Sequence[Plain]) -> Plain | None:
         "shared-cooler",
         "monitor",
         "idle-clocks",
+        "hotspot",
+        "neighbour-heat",
+        "driver-event",
         "manual-fan",
         "fan-fault",
     }

@@ -7,9 +7,11 @@ from gpuwhyd.engine.ended import told_at_the_end
 from gpuwhyd.engine.explain import explain, nothing_read
 from gpuwhyd.engine.fan_level import STANDSTILL_RPM, FanLevel
 from gpuwhyd.engine.heat import FIRST_STEP_SECONDS
+from gpuwhyd.engine.hot_spots import HotSpots
 from gpuwhyd.engine.idle_floor import IdleFloor
 from gpuwhyd.engine.known import Known
 from gpuwhyd.engine.ledger import Ledger
+from gpuwhyd.engine.neighbours import Neighbour
 from gpuwhyd.engine.phases import Change
 from gpuwhyd.engine.rules import Firing, RuleBook
 from gpuwhyd.engine.saved import optional_number, restore, table
@@ -79,15 +81,22 @@ class Card:
         exits: Sequence[ProcessExit],
         settings: EngineSettings,
         cooler: Cooler | None = None,
+        neighbours: Sequence[Neighbour] = (),
+        *,
+        is_new: bool = False,
     ) -> Outcome:
         """One reading of this card; snapshots come in the order of their time.
 
-        `cooler`: what else heats the cooler, where the fan is one of the machine's.
+        `cooler`: what else heats the cooler, where the fan is one of the machine's. `neighbours`: all that heats in this
+        machine, of which the card may be one. `is_new`: it has come while the engine ran.
         """
         now = snapshot.boottime_seconds
         first = self._last_at is None
         dt = FIRST_STEP_SECONDS if self._last_at is None else max(0.0, now - self._last_at)
         broken = first or snapshot.resumed or dt > GAP_SECONDS
+        self.known.driver_events.feed(
+            now, reading.state, resumed=snapshot.resumed, missing_since=self.missing_since, is_new=is_new
+        )
         self.known.gpu, self.backend, self.state, self.missing_since = (
             reading.gpu,
             reading.backend,
@@ -116,7 +125,7 @@ class Card:
         else:
             self.known.heat.feed_nothing(now, dt, exits)
             self.known.rules.interrupted()
-        self.known.look(now, reading, uses)
+        self.known.look(now, reading, uses, neighbours)
         change, spike = self._follow_fan(snapshot, reading, settings, before=before)
         unsteady = self.known.watch.spike is not None and self.known.level.flat_seconds(now) < MOVING_SECONDS
         self.fan_is_moving = reading.state is GpuState.AWAKE and (unsteady or self.known.level.may_be_rising)
@@ -240,6 +249,7 @@ class Card:
             "ledger": self.known.heat.ledger.saved(),
             "watch": self.known.watch.saved(),
             "tachometers": self.known.tachometers.saved(),
+            "hot_spots": self.known.hot_spots.saved(),
             "rules": self.known.rules.saved(),
             "told": self._telling.saved(),
             "last_at": self._last_at,
@@ -256,6 +266,7 @@ class Card:
         self.known.watch = SpikeWatch.restored(table(saved["watch"]))
         self.known.rules = RuleBook(table(saved["rules"]), same_boot=same_boot)
         self.known.tachometers = Tachometers.restored(table(saved.get("tachometers", {})))
+        self.known.hot_spots = HotSpots.restored(table(saved.get("hot_spots", {})))
         self.known.label = str(saved.get("label", self.known.label))
         self.backend = str(saved.get("backend", self.backend))
         ledger, telling = Ledger.restored(table(saved["ledger"])), Telling.restored(saved["told"])

@@ -8,21 +8,30 @@ from gpuwhyd.engine.suspects import leading_suspects
 from gpuwhyd.model import Cause, Evidence, Explanation, Outlook, Spike, Suspect
 
 _UNNAMED = frozenset(
-    {Cause.HIDDEN_WORKLOAD, Cause.MANUAL_FAN, Cause.FAN_FAULT, Cause.IDLE_CLOCKS, Cause.UNKNOWN}
+    {
+        Cause.HIDDEN_WORKLOAD,
+        Cause.MANUAL_FAN,
+        Cause.FAN_FAULT,
+        Cause.IDLE_CLOCKS,
+        Cause.DRIVER_EVENT,
+        Cause.UNKNOWN,
+    }
 )
 """Causes that are not the suspects' doing, whatever little they did."""
 
 
 @dataclass(slots=True)
 class Hottest:
-    """The explanation of the moment in a spike at which the cooler held the most heat."""
+    """The explanation of the moment in a spike at which the cooler held the most heat; any answer rather than none."""
 
     explanation: Explanation | None = None
     heat_watts: float = 0.0
 
     def look(self, explanation: Explanation, heat_watts: float, *, started: bool) -> None:
         """One reading in a spike; `started` begins a new one."""
-        if started or heat_watts > self.heat_watts:
+        told = self.explanation
+        better = told is not None and told.cause is Cause.UNKNOWN and explanation.cause is not Cause.UNKNOWN
+        if started or heat_watts > self.heat_watts or better:
             self.explanation, self.heat_watts = explanation, heat_watts
 
     def last_told(self, gpu_id: str, cause: Cause, ledger: Ledger, now: float) -> None:

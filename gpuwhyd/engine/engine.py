@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from gpuwhyd.engine.card import Card, Outcome, restored_card
 from gpuwhyd.engine.cpu_heat import CpuHeat
+from gpuwhyd.engine.neighbours import CPU, Neighbour
 from gpuwhyd.engine.rules import Firing
 from gpuwhyd.engine.saved import table
 from gpuwhyd.engine.sentences import headline
@@ -67,6 +68,7 @@ class Engine:
         self._saved_boot_id: object = boot_id
         self._failing: set[str] = set()
         self._cpu = CpuHeat()
+        self._has_fed = False
         if saved:
             self._take_over(saved)
 
@@ -98,10 +100,11 @@ class Engine:
         for use in snapshot.uses:
             uses.setdefault(use.gpu_id, []).append(use)
         self._cpu.feed(snapshot)
+        neighbours = self._neighbours()
         shared: list[SharedGpu] = []
         # what heats a fan of the machine is known when all else has been read
         for reading in sorted(snapshot.readings, key=cools_the_machine):
-            card = self._cards.get(reading.gpu.id)
+            card, new = self._cards.get(reading.gpu.id), False
             if card is not None and _is_another(card.known.gpu, reading.gpu):
                 events += self._remove(snapshot, card)
                 card = None
@@ -116,17 +119,40 @@ class Engine:
                 events.append(_gpu_event(EventKind.GPU_LOST, snapshot, reading.gpu, sentence))
             own = uses.get(reading.gpu.id, ())
             cooler = self._cooler(reading, shared)
-            outcome = card.feed(snapshot, reading, own, snapshot.exits, self._settings, cooler)
+            outcome = card.feed(
+                snapshot,
+                reading,
+                own,
+                snapshot.exits,
+                self._settings,
+                cooler,
+                () if cooler is not None else neighbours,
+                is_new=new and self._has_fed,
+            )
             if not card.known.has_fan and not is_part_of_the_cpu(reading):
                 shared.append(SharedGpu(heat=card.known.heat, reading=reading))
             events += _events_of(snapshot, card, outcome)
         events += self._follow_missing(snapshot)
+        self._has_fed = True
         return Report(
             snapshot=self._with_missing(snapshot),
             events=tuple(events),
             explanations=self.explanations,
             headline=self.headline,
         )
+
+    def _neighbours(self) -> list[Neighbour]:
+        """All that heats in this machine; empty where a card is alone. A fan of the machine heats nothing."""
+        if len(self._cards) + self._cpu.is_known < 2:
+            return []
+        found = [
+            Neighbour(label=card.known.label, heat=card.known.heat)
+            for card in self._cards.values()
+            if card.known.gpu.vendor != CHASSIS
+        ]
+        if self._cpu.is_known:
+            found.append(Neighbour(label=CPU, heat=self._cpu.heat))
+        return found
 
     def _cooler(self, reading: GpuReading, shared: Sequence[SharedGpu]) -> Cooler | None:
         if cools_the_machine(reading):

@@ -55,7 +55,8 @@ def nothing_read(known: Known, snapshot: Snapshot) -> Explanation:
 def _facts(known: Known, snapshot: Snapshot, reading: GpuReading) -> Facts:
     now, heat = snapshot.boottime_seconds, known.heat
     ledger, trend = heat.ledger, heat.trace.trend(now)
-    up = known.is_loud(now)
+    up, spike = known.is_loud(now), known.watch.spike
+    warmed = known.outside.warmed(reading) if up else None
     fault = known.tachometers.fault(now, reading) or known.suspicion.fault(now, reading, trend)
     return Facts(
         asleep=reading.state is GpuState.ASLEEP,
@@ -70,6 +71,7 @@ def _facts(known: Known, snapshot: Snapshot, reading: GpuReading) -> Facts:
         working=heat.is_working,
         warm=ledger.heat_watts >= (WARMING_WATTS if heat.is_working else WARM_WATTS),
         heat_watts=ledger.heat_watts,
+        significant_watts=heat.floor.significant_watts,
         suspects=leading_suspects(ledger, now),
         unattributed_share=ledger.share(ledger.unattributed),
         engine_times_known=ledger.engine_times_known,
@@ -79,6 +81,10 @@ def _facts(known: Known, snapshot: Snapshot, reading: GpuReading) -> Facts:
         fault=fault,
         clocks=known.clocks.held(now, reading, heat.floor),
         watched=known.watchers.watched(now, reading),
+        hot=known.hot_spots.hot(now, reading),
+        driver_event=known.driver_events.event(now, spike.began_boottime_seconds) if spike else None,
+        warmed=warmed,
+        neighbours_suspects=leading_suspects(warmed.by.heat.ledger, now) if warmed else (),
         cpu=cpu_side(now, reading, ledger, known.cooler) if up and known.cooler is not None else None,
     )
 

@@ -190,17 +190,19 @@ class FanLevel:
         whole = now - self._recent[0][0] >= settings.settle_seconds - 1e-6
         percents = [p for _, p, _ in self._recent if p is not None]
         rpms = [r for _, _, r in self._recent if r is not None]
-        stopped = (
+        if not in_spike or self.rest_is_known or self._has_stopped(percents, rpms):
+            self.rest_percent = _lower(self.rest_percent, percents, settings.settle_percent, whole=whole)
+            self.rest_rpm = _lower(self.rest_rpm, rpms, settings.settle_rpm, whole=whole)
+        flat_since = self._flat_and_idle.since
+        if whole and idle and not in_spike and flat_since is not None and now - flat_since >= RAISE_SECONDS:
+            self._raise_rest(percents, rpms)
+
+    def _has_stopped(self, percents: list[float], rpms: list[float]) -> bool:
+        return (
             (not rpms or max(rpms) < STANDSTILL_RPM)
             and (not percents or self.percent_lies or max(percents) == 0)
             and bool(rpms or percents)
         )
-        if whole and (stopped or not in_spike or self.rest_is_known):
-            self.rest_percent = _lower(self.rest_percent, percents)
-            self.rest_rpm = _lower(self.rest_rpm, rpms)
-        flat_since = self._flat_and_idle.since
-        if whole and idle and not in_spike and flat_since is not None and now - flat_since >= RAISE_SECONDS:
-            self._raise_rest(percents, rpms)
 
     def _raise_rest(self, percents: list[float], rpms: list[float]) -> None:
         """An idle card's resting fan creeps: follow it, but never through a move that opens a spike."""
@@ -278,10 +280,19 @@ class FanLevel:
         )
 
 
-def _lower(rest: float | None, window: list[float]) -> float | None:
+def _lower(rest: float | None, window: list[float], wobble: float, *, whole: bool) -> float | None:
+    """Rest as the last samples show it, if that is lower.
+
+    Of a fan that stays within what counts as rest it is the lowest that it shows, because a rise is heard from there: a
+    fan at 32 and 33 % rests at 32. Any greater fall may be a false sample, or pass: there it is the highest that is
+    held for the settle time.
+    """
     if not window:
         return rest
-    sustained = max(window)
+    steady = max(window) - min(window) <= wobble
+    if not whole and not (steady and rest is not None):
+        return rest
+    sustained = min(window) if steady else max(window)
     return sustained if rest is None else min(rest, sustained)
 
 

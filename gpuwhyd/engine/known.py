@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from gpuwhyd.engine.driver_events import DriverEvents
 from gpuwhyd.engine.ended import Hottest
 from gpuwhyd.engine.fan_level import FanLevel
 from gpuwhyd.engine.heat import Heat
 from gpuwhyd.engine.held_clocks import HeldClocks
+from gpuwhyd.engine.hot_spots import HotSpots
 from gpuwhyd.engine.ledger import Ledger
+from gpuwhyd.engine.neighbours import Neighbour, Outside
 from gpuwhyd.engine.rules import RuleBook
 from gpuwhyd.engine.shared_heat import CHASSIS, Cooler, has_no_fan, summed
 from gpuwhyd.engine.spikes import SpikeWatch
@@ -31,6 +34,9 @@ class Known:
     suspicion: Suspicion = field(default_factory=Suspicion)
     clocks: HeldClocks = field(default_factory=HeldClocks)
     watchers: Watchers = field(default_factory=Watchers)
+    hot_spots: HotSpots = field(default_factory=HotSpots)
+    outside: Outside = field(default_factory=Outside)
+    driver_events: DriverEvents = field(default_factory=DriverEvents)
     has_fan: bool = True
     """As of the last reading; a card that sleeps or is let go does not tell."""
     cooler: Cooler | None = None
@@ -60,8 +66,10 @@ class Known:
         """A GPU's fan of which the CPU's heat may be a part; a machine's fan has it in its own ledger."""
         return self.cooler is not None and self.gpu.vendor != CHASSIS
 
-    def look(self, now: float, reading: GpuReading, uses: Sequence[GpuUse]) -> None:
-        """One reading, after `heat` has seen it: what fans, clocks and watchers do."""
+    def look(
+        self, now: float, reading: GpuReading, uses: Sequence[GpuUse], neighbours: Sequence[Neighbour]
+    ) -> None:
+        """One reading, after `heat` has seen it: what fans, clocks, watchers and neighbours do."""
         self.watchers.feed(now, reading, uses, heat=self.heat)
         if reading.state is not GpuState.AWAKE:
             self._unread()
@@ -71,6 +79,8 @@ class Known:
         self.tachometers.feed(now, reading, working=working)
         self.suspicion.feed(now, reading, watts, working=working)
         self.clocks.feed(now, reading, uses, self.heat.floor)
+        self.hot_spots.feed(now, reading)
+        self.outside.feed(reading, self.heat, neighbours)
 
     def interrupted(self) -> None:
         """A gap or a suspend: what must hold without a break starts anew."""
@@ -81,3 +91,5 @@ class Known:
         self.tachometers.interrupted()
         self.suspicion.interrupted()
         self.clocks.interrupted()
+        self.hot_spots.interrupted()
+        self.outside.interrupted()

@@ -130,10 +130,12 @@ class Ledger:
         worked_watts = min(significant_watts, 5.0)
         for key, account in self.accounts.items():
             watts = split.get(key, 0.0)
-            if watts or account.heat_watts:  # most programs hold a card's memory and never work
-                step.advance(account, watts)
             if watts >= worked_watts:
                 account.last_worked, account.stopped_at = now, None
+            if watts or account.heat_watts >= FORGET_WATTS:
+                step.advance(account, watts)
+            elif account.heat_watts:  # most programs hold a card's memory and seldom work
+                account.set_heat(0.0, 0.0)
         step.advance(self.unattributed, rest)
         if rest >= worked_watts:
             self.unattributed.last_worked = now
@@ -157,12 +159,13 @@ class Ledger:
         known: dict[str, float] = {}
         unknown: dict[str, float] = {}
         busiest: dict[str, float] = {}
+        accounts = self.accounts
         for use in uses:
             process, memory, engine = use.process, use.use.memory_used_bytes, engine_weight(use.use)
             key = process.program.key
-            account = self.accounts.get(key)
+            account = accounts.get(key)
             if account is None:
-                account = self.accounts[key] = Account(program=process.program)
+                account = accounts[key] = Account(program=process.program)
             account.pids.add(process.pid)
             account.alive = True
             if memory is not None:
@@ -255,8 +258,8 @@ def engine_weight(use: GpuProcess) -> float | None:
     An RTX 4080 SUPER at 72 % encoder load drew 84 W of 320 W. Who only holds the card open has none.
     """
     engine, encoder, decoder = use.engine_percent, use.encoder_percent, use.decoder_percent
-    if engine is None and encoder is None and decoder is None:
-        return 0.0 if use.kind == HOLDER else None
+    if encoder is None and decoder is None:
+        return 0.0 if engine is None and use.kind == HOLDER else engine
     return (engine or 0.0) + 0.3 * ((encoder or 0.0) + (decoder or 0.0))
 
 

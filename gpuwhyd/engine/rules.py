@@ -48,6 +48,7 @@ class RuleBook:
     def __init__(self, saved: Mapping[str, object] | None = None, *, same_boot: bool = True) -> None:
         """`saved`: what `saved()` gave; TypeError when it is not that. After a reboot its times mean nothing."""
         self._holdings: dict[str, _Holding] = {}
+        self._rules: tuple[Rule, ...] | None = None
         for name, item in (saved or {}).items():
             holding = table(item)
             self._holdings[name] = _Holding(
@@ -65,8 +66,9 @@ class RuleBook:
         fan_stalled: float | None = None,
     ) -> list[Firing]:
         """What changed with this reading. A raised rule that the configuration has dropped is forgotten quietly."""
-        names = {rule.name for rule in rules}
-        self._holdings = {name: holding for name, holding in self._holdings.items() if name in names}
+        if rules is not self._rules:
+            self._rules, names = rules, {rule.name for rule in rules}
+            self._holdings = {name: holding for name, holding in self._holdings.items() if name in names}
         fired = (
             self._weigh(now, rule, metric_value(reading, rule.metric, fan_stalled=fan_stalled))
             for rule in rules

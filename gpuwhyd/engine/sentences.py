@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from gpuwhyd.engine.sentences_of_heat import hotspot, hotspot_ended, neighbour_heat, neighbour_heat_ended
 from gpuwhyd.engine.sentences_of_the_cpu import shared_cooler, shared_cooler_ended
 from gpuwhyd.engine.sentences_without_load import (
+    driver_event,
+    driver_event_ended,
     fan_fault,
     fan_fault_ended,
     idle_clocks,
@@ -192,10 +195,13 @@ def _unknown(e: Explanation) -> str:
 
 
 _ENDED_BY_CAUSE: dict[Cause, Callable[[Explanation], str]] = {
+    Cause.DRIVER_EVENT: driver_event_ended,
     Cause.FAN_FAULT: fan_fault_ended,
+    Cause.HOTSPOT: hotspot_ended,
     Cause.IDLE_CLOCKS: idle_clocks_ended,
     Cause.MANUAL_FAN: lambda _: ", set by hand or by a fan-control program",
     Cause.MONITOR: monitor_ended,
+    Cause.NEIGHBOUR_HEAT: neighbour_heat_ended,
     Cause.SHARED_COOLER: shared_cooler_ended,
 }
 
@@ -207,8 +213,11 @@ _BY_CAUSE: dict[Cause, Callable[[Explanation], str]] = {
     Cause.HIDDEN_WORKLOAD: _hidden_workload,
     Cause.MONITOR: monitor,
     Cause.IDLE_CLOCKS: idle_clocks,
+    Cause.HOTSPOT: hotspot,
     Cause.MANUAL_FAN: _manual_fan,
     Cause.FAN_FAULT: fan_fault,
+    Cause.NEIGHBOUR_HEAT: neighbour_heat,
     Cause.SHARED_COOLER: shared_cooler,
+    Cause.DRIVER_EVENT: driver_event,
     Cause.UNKNOWN: _unknown,
 }

@@ -29,6 +29,17 @@ def fan_fault_ended(_: Explanation) -> str:
     return ", and it did not do what it was told"
 
 
+def driver_event(e: Explanation) -> str:
+    event = _EVENTS.get(str(evidence_of(e, "driver_event")), "its driver has just come")
+    return (
+        f"{opening(e)} because {event}: no work is behind it, and it should be over within a minute or two."
+    )
+
+
+def driver_event_ended(_: Explanation) -> str:
+    return " because the machine or the card had just started, without any work"
+
+
 def idle_clocks(e: Explanation) -> str:
     advice = ADVICE_PASSIVE if evidence_of(e, "no_fan") else ADVICE_CLOCKS
     return f"{opening(e)}: nobody uses the card, but {_clocks(e)}. {advice}."
@@ -94,6 +105,13 @@ def _suspected(e: Explanation) -> str:
     )
 
 
+_EVENTS = {
+    "boot": "the machine has just started, and fans run fast until the card's driver governs them",
+    "resume": "the machine has just woken up",
+    "wake": "the card has just woken up",
+    "load": "its driver has just been loaded",
+    "reset": "the card or its driver has just been reset",
+}
 _FAULTS = {"fan_stalled": _stalled, "fan_slow": _slow, "fan_suspected": _suspected}
 
 

@@ -88,9 +88,13 @@ class Watchers:
             self._stays_awake_alone = False
             return
         self._follow_alone(now, reading)
+        watching: list[GpuUse] = []
+        others: list[GpuUse] = []
+        for use in uses:
+            (watching if _watches(use) else others).append(use)
         if reading.state is GpuState.AWAKE or reading.processes is not None:
-            self._look(now, reading, uses)
-        worked_on = any((engine_weight(use.use) or 0.0) > 0 for use in uses if not _watches(use))
+            self._look(now, reading, watching, others)
+        worked_on = any(engine_weight(use.use) for use in others)
         if reading.state is not GpuState.AWAKE:
             if worked_on:
                 self._idle_since = self._busy_since = None
@@ -129,15 +133,15 @@ class Watchers:
             return None
         return Watched(by=self._by, for_seconds=seconds, busy=False)
 
-    def _look(self, now: float, reading: GpuReading, uses: Sequence[GpuUse]) -> None:
+    def _look(
+        self, now: float, reading: GpuReading, watching: Sequence[GpuUse], others: Sequence[GpuUse]
+    ) -> None:
         """Who has the card open. A desktop that has it open and draws nothing does not keep it awake."""
-        by = tuple(use.process for use in uses if _watches(use))
-        named = {use.process.pid for use in uses}
-        self._others = (
-            reading.processes is None
-            or any(process.pid not in named for process in reading.processes)
-            or any(use.use.kind != "graphics" for use in uses if not _watches(use))
-        )
+        by = tuple(use.process for use in watching)
+        self._others = reading.processes is None or any(use.use.kind != "graphics" for use in others)
+        if not self._others:
+            named = {use.process.pid for use in (*watching, *others)}
+            self._others = any(process.pid not in named for process in reading.processes or ())
         self._nobody = reading.processes == ()
         self._by_since = _since(self._by_since, now) if by else None
         self._by = by

@@ -28,7 +28,10 @@ def texts_of(explanation: Explanation, quantity: str) -> list[str]:
 
 def evidence_of(explanation: Explanation, quantity: str) -> float | str | None:
     """The value of one piece of evidence, `None` when the explanation has none of that name."""
-    return next((item.value for item in explanation.evidence if item.quantity == quantity), None)
+    for item in explanation.evidence:
+        if item.quantity == quantity:
+            return item.value
+    return None
 
 
 def number_of(explanation: Explanation, quantity: str) -> float | None:

@@ -14,9 +14,12 @@ class Cause(StrEnum):
     HIDDEN_WORKLOAD = "hidden-workload"
     MONITOR = "monitor"
     IDLE_CLOCKS = "idle-clocks"
+    HOTSPOT = "hotspot"
     MANUAL_FAN = "manual-fan"
     FAN_FAULT = "fan-fault"
+    NEIGHBOUR_HEAT = "neighbour-heat"
     SHARED_COOLER = "shared-cooler"
+    DRIVER_EVENT = "driver-event"
     UNKNOWN = "unknown"
 
 

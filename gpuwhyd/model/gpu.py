@@ -118,10 +118,14 @@ class GpuReading:
     @property
     def fan_percent(self) -> float | None:
         """The fastest fan: it is the one a person hears."""
+        if len(self.fans) == 1:  # most cards; asked for many times a tick
+            return self.fans[0].percent
         return max((fan.percent for fan in self.fans if fan.percent is not None), default=None)
 
     @property
     def fan_rpm(self) -> float | None:
+        if len(self.fans) == 1:
+            return self.fans[0].rpm
         return max((fan.rpm for fan in self.fans if fan.rpm is not None), default=None)
 
     @property

@@ -162,7 +162,10 @@ def test_a_fan_of_the_machine_is_listed_with_the_programs_that_heat_it():
     assert "(working)" in lines[2]
 
 
-@pytest.mark.parametrize("cause", ["shared-cooler", "monitor", "idle-clocks", "fan-fault"])
+@pytest.mark.parametrize(
+    "cause",
+    ["shared-cooler", "monitor", "idle-clocks", "fan-fault", "hotspot", "neighbour-heat", "driver-event"],
+)
 def test_history_tells_the_reason_of_the_rise_and_not_the_heat_that_it_left(cause):
     why = reports.explanation(cause=Cause(cause))
     after = reports.explanation(cause=Cause.RESIDUAL_HEAT)

@@ -38,6 +38,43 @@ def test_percent_and_rpm_rising_together_open_a_spike_at_once() -> None:
     assert rig.kinds == ["started"]
 
 
+def test_a_fan_that_wavers_is_told_from_the_lowest_that_it_shows() -> None:
+    rig = Rig().run(20, fan=34)
+    for level in (33, 32, 33, 33, 32, 33) * 4:
+        rig.tick(fan=level)
+    rig.run(20, LOAD, fan=39, watts=200)
+    assert rig.kinds == []
+    rig.run(4, LOAD, fan=40, watts=200)
+    assert rig.kinds == ["started"]
+
+
+@pytest.mark.parametrize("wrong", [0, 20, 26])
+def test_a_false_sample_far_below_rest_lowers_nothing(wrong: int) -> None:
+    rig = Rig().run(60, fan=30)
+    rig.tick(fan=wrong)
+    rig.run(60, fan=30)
+    rig.run(20, LOAD, fan=37, watts=200)
+    assert rig.kinds == []
+
+
+def test_a_fan_that_wavers_by_three_points_and_creeps_by_three_opens_nothing() -> None:
+    rig = Rig().run(20, fan=31)
+    for creep in (0, 1, 2, 3):
+        for waver in (0, 2, -1, 1, 0, -1, 2) * 8:
+            rig.tick(LOAD, fan=31 + creep + waver, watts=60)
+    assert rig.kinds == []
+
+
+def test_a_tachometer_that_wavers_opens_nothing_and_hides_no_rise() -> None:
+    rig = Rig()
+    for rpm in (1350, 1410, 1380, 1340, 1400) * 12:
+        rig.tick(fan=None, rpm=rpm)
+    rig.run(20, LOAD, fan=None, rpm=1630, watts=200)
+    assert rig.kinds == []
+    rig.run(4, LOAD, fan=None, rpm=1650, watts=200)
+    assert rig.kinds == ["started"]
+
+
 def test_a_fan_that_creeps_by_a_few_points_opens_nothing_and_becomes_the_rest() -> None:
     rig = Rig().run(60, fan=22)
     for level in (23, 24, 25, 26):

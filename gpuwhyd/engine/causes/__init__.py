@@ -7,12 +7,15 @@ Confidences are calibrated by eye on recordings, not yet measured: a visible pro
 
 from collections.abc import Callable
 
+from gpuwhyd.engine.causes.driver_event import driver_event
 from gpuwhyd.engine.causes.facts import Facts, Finding
 from gpuwhyd.engine.causes.fan_fault import fan_fault
+from gpuwhyd.engine.causes.hotspot import hotspot
 from gpuwhyd.engine.causes.idle_clocks import idle_clocks
 from gpuwhyd.engine.causes.load import hidden_workload, residual_heat, workload, workload_mixed
 from gpuwhyd.engine.causes.manual_fan import manual_fan
 from gpuwhyd.engine.causes.monitor import monitor
+from gpuwhyd.engine.causes.neighbour_heat import neighbour_heat
 from gpuwhyd.engine.causes.quiet import quiet
 from gpuwhyd.engine.causes.shared_cooler import shared_cooler
 from gpuwhyd.model import Cause
@@ -26,10 +29,13 @@ def unknown(_facts: Facts) -> Finding:
 CAUSES: tuple[Callable[[Facts], Finding | None], ...] = (
     fan_fault,
     manual_fan,
+    driver_event,
+    neighbour_heat,
     monitor,
     idle_clocks,
     quiet,
     shared_cooler,
+    hotspot,
     residual_heat,
     workload,
     workload_mixed,

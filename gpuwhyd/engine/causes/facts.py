@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+from gpuwhyd.engine.driver_events import DriverEvent
 from gpuwhyd.engine.held_clocks import Held
+from gpuwhyd.engine.hot_spots import Hot
+from gpuwhyd.engine.neighbours import Warmed
 from gpuwhyd.engine.shared_heat import CpuSide
 from gpuwhyd.engine.tachometers import FanFault
 from gpuwhyd.engine.watchers import Watched
@@ -30,6 +33,8 @@ class Facts:
     """There is heat in the ledger."""
     heat_watts: float
     """All of it, as the steady power that would hold it there."""
+    significant_watts: float
+    """Less power above idle than this is noise, and less heat no reason for a fan."""
     suspects: tuple[Suspect, ...]
     unattributed_share: float
     engine_times_known: bool
@@ -43,6 +48,14 @@ class Facts:
     """Clocks stay up without a load, and have for long enough."""
     watched: Watched | None = None
     """Only watchers keep it awake or busy, and have for long enough."""
+    hot: Hot | None = None
+    """The hot spot or the memory is hot while the core is cool, and has been for long enough."""
+    driver_event: DriverEvent | None = None
+    """Just before the fan rose the machine or the card woke up, or its driver came."""
+    warmed: Warmed | None = None
+    """Something beside the card works and heats it."""
+    neighbours_suspects: tuple[Suspect, ...] = ()
+    """The programs that heat what warms the card."""
     cpu: CpuSide | None = None
     """The CPU's part, while a fan of the machine is up."""
 

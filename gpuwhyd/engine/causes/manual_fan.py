@@ -16,7 +16,8 @@ def manual_fan(facts: Facts) -> Finding | None:
     if facts.manual:
         return Finding(cause=Cause.MANUAL_FAN, confidence=0.95)
     pinned = (
-        facts.fan_percent is not None
+        facts.hot is None  # a fan that cools hot memory does not follow the core
+        and facts.fan_percent is not None
         and facts.fan_percent >= PINNED_PERCENT
         and facts.celsius is not None
         and facts.celsius <= PINNED_BELOW_CELSIUS

@@ -1,0 +1,145 @@
+"""A hot spot or memory that is hot while the core is cool: it is what the fan runs for. What is usual is learned per card.
+
+The hot spot of a healthy card is 8 to 20 K above its edge under load; GDDR6X runs at 90 to 105 degC, beside a core of 65 to 80.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gpuwhyd.engine.saved import optional_number, table
+from gpuwhyd.model import GpuReading
+
+COOL_CORE_CELSIUS = 60.0
+"""Cards' own curves start the fan at 50 to 61 degC of the core, and hold it low up to there."""
+HOT_SPOT_CELSIUS = 90.0
+"""Near its limit (105 to 110), and 30 K above a cool core: half as much again as the most that is usual."""
+HOT_MEMORY_CELSIUS = 95.0
+"""Limits are 95 (HBM) to 110 (GDDR6X); fans are driven by the memory from about 90 on."""
+UNUSUAL_KELVIN = 12.0
+UNUSUAL_CELSIUS = 75.0
+"""A difference of so much more than usual counts from so hot a spot on."""
+RELEASE_KELVIN = 3.0
+HELD_SECONDS = 10.0
+STEP_KELVIN = 10.0
+"""What is usual is kept for core temperatures in steps of this."""
+LEARNED_SECONDS = 600.0
+"""It is known after so long in a step,"""
+SLOWEST_SECONDS = 6 * 3600.0
+"""and follows what is seen with at most this time constant: paste that dries does so over months."""
+MOST_STEPS = 16
+LONGEST_STEP_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hot:
+    """What is hot while the core is cool."""
+
+    what: str
+    """`hotspot` or `memory`."""
+    celsius: float
+    for_seconds: float
+    usual_celsius: float | None = None
+    """What this card has shown at this core temperature; `None` where that is not what tells."""
+
+
+@dataclass(slots=True)
+class HotSpots:
+    _usual: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """By step of the core's temperature: seconds seen, and the mean difference in kelvin."""
+    _since: float | None = None
+    _what: str | None = None
+    _last_at: float | None = None
+
+    def feed(self, now: float, reading: GpuReading) -> None:
+        """One reading."""
+        dt = 0.0 if self._last_at is None else min(now - self._last_at, LONGEST_STEP_SECONDS)
+        self._last_at = now
+        what = self._hot(reading)
+        if what is None:
+            self._since = self._what = None
+            self._learn(dt, reading)
+        elif what != self._what:
+            self._since, self._what = now, what
+
+    def interrupted(self) -> None:
+        """A gap, a suspend, a card that is not read."""
+        self._since = self._what = self._last_at = None
+
+    def hot(self, now: float, reading: GpuReading) -> Hot | None:
+        """What drives the fan, once it has been so for long enough."""
+        if self._since is None or now - self._since < HELD_SECONDS:
+            return None
+        is_memory = self._what == "memory"
+        celsius = reading.memory_temperature_celsius if is_memory else reading.hotspot_celsius
+        if celsius is None or self._what is None:
+            return None
+        usual = None if is_memory or celsius >= HOT_SPOT_CELSIUS else self.usual_kelvin(reading)
+        core = reading.temperature_celsius
+        return Hot(
+            what=self._what,
+            celsius=celsius,
+            for_seconds=now - self._since,
+            usual_celsius=None if usual is None or core is None else core + usual,
+        )
+
+    def usual_kelvin(self, reading: GpuReading) -> float | None:
+        """How far above the core the hot spot is at this core temperature; `None` until that is known."""
+        if reading.temperature_celsius is None:
+            return None
+        seconds, kelvin = self._usual.get(_step(reading.temperature_celsius), (0.0, 0.0))
+        return kelvin if seconds >= LEARNED_SECONDS else None
+
+    def _hot(self, reading: GpuReading) -> str | None:
+        core, spot, memory = (
+            reading.temperature_celsius,
+            reading.hotspot_celsius,
+            reading.memory_temperature_celsius,
+        )
+        if core is None or core > COOL_CORE_CELSIUS + self._slack(self._what):
+            return None
+        if memory is not None and memory >= HOT_MEMORY_CELSIUS - self._slack("memory"):
+            return "memory"
+        if spot is None:
+            return None
+        slack, usual = self._slack("hotspot"), self.usual_kelvin(reading)
+        unusual = usual is not None and spot - core >= usual + UNUSUAL_KELVIN - slack
+        if spot >= HOT_SPOT_CELSIUS - slack or (unusual and spot >= UNUSUAL_CELSIUS - slack):
+            return "hotspot"
+        return None
+
+    def _slack(self, what: str | None) -> float:
+        """What is hot stays so for some kelvin: sensors jump by one or two."""
+        return RELEASE_KELVIN if what is not None and what == self._what else 0.0
+
+    def _learn(self, dt: float, reading: GpuReading) -> None:
+        core, spot = reading.temperature_celsius, reading.hotspot_celsius
+        if core is None or spot is None or dt <= 0 or spot <= core:
+            return  # where the driver has one sensor only, both are the same
+        step = _step(core)
+        if step not in self._usual and len(self._usual) >= MOST_STEPS:
+            return
+        seconds, kelvin = self._usual.get(step, (0.0, spot - core))
+        seconds = min(seconds + dt, SLOWEST_SECONDS)
+        self._usual[step] = seconds, kelvin + (spot - core - kelvin) * dt / seconds
+
+    # -- over a restart -------------------------------------------------------------------------------------------
+
+    def saved(self) -> dict[str, object]:
+        return {str(step): [seconds, kelvin] for step, (seconds, kelvin) in self._usual.items()}
+
+    @classmethod
+    def restored(cls, saved: Mapping[str, object]) -> "HotSpots":
+        """Raises TypeError or ValueError when the saved form is not ours."""
+        usual = {}
+        for step, pair in list(table(saved).items())[:MOST_STEPS]:
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise TypeError("seconds and kelvin were expected in the saved state")
+            seconds, kelvin = optional_number(pair[0]), optional_number(pair[1])
+            if seconds is None or kelvin is None or seconds < 0:
+                raise ValueError("a saved difference of temperatures is none")
+            usual[int(step)] = seconds, kelvin
+        return cls(_usual=usual)
+
+
+def _step(celsius: float) -> int:
+    return int(celsius // STEP_KELVIN)

@@ -1,0 +1,99 @@
+"""A hot spot or memory that drives the fan while the core is cool."""
+
+import pytest
+
+from gpuwhyd.model import Cause
+from tests.engine.rig import Rig, unit
+
+MINER = unit("miner.service", 4242)
+LOAD = {MINER: 95.0}
+
+
+def up(seconds: float = 60, **reading: object) -> Rig:
+    """A fan that a load has spun up."""
+    return Rig().run(60, fan=0).run(seconds, LOAD, **{"fan": 60, "watts": 200, "celsius": 52, **reading})
+
+
+def test_hot_memory_under_a_cool_core_is_the_cause_and_names_who_works() -> None:
+    rig = up(memory_temperature_celsius=98.0)
+    assert rig.answer.cause is Cause.HOTSPOT
+    assert rig.evidence("memory_temperature_celsius") == 98
+    assert rig.answer.sentence == (
+        "GPU 0 (RTX 3070): fan at 60 % for 56 s because its memory is at 98 degC while the core is at 52 degC only;"
+        " miner.service (miner, pid 4242) made 100 % of its heat. Work that uses memory more than the core does that, and worn"
+        " thermal pads do."
+    )
+
+
+def test_a_hot_spot_near_its_limit_above_a_cool_core_is_the_cause() -> None:
+    rig = up(hotspot_celsius=92.0)
+    assert rig.answer.cause is Cause.HOTSPOT
+    assert (
+        "the hottest spot of its chip is at 92 degC while the core is at 52 degC only" in rig.answer.sentence
+    )
+
+
+@pytest.mark.parametrize(
+    ("reading", "why"),
+    [
+        ({"celsius": 70, "memory_temperature_celsius": 104.0}, "GDDR6X under a warm core"),
+        ({"celsius": 58, "hotspot_celsius": 78.0}, "20 K above the edge are usual"),
+        ({"celsius": 58, "hotspot_celsius": 89.0, "memory_temperature_celsius": 94.0}, "just below both"),
+        ({"celsius": 61, "hotspot_celsius": 95.0}, "the core is not cool"),
+        ({"celsius": 95, "hotspot_celsius": 95.0}, "one sensor, told twice"),
+        ({"celsius": None, "hotspot_celsius": 95.0}, "nobody knows the core"),
+    ],
+)
+def test_what_is_usual_is_no_hot_spot(reading: dict[str, object], why: str) -> None:
+    assert up(**reading).answer.cause is Cause.WORKLOAD, why
+
+
+def test_it_has_to_last_and_a_degree_less_does_not_end_it() -> None:
+    rig = up(celsius=55)
+    rig.run(10, LOAD, fan=60, watts=200, celsius=55, memory_temperature_celsius=96.0)
+    assert rig.answer.cause is Cause.WORKLOAD, "8 s"
+    rig.tick(LOAD, fan=60, watts=200, celsius=55, memory_temperature_celsius=95.0)
+    assert rig.answer.cause is Cause.HOTSPOT
+    rig.run(20, LOAD, fan=60, watts=200, celsius=62, memory_temperature_celsius=93.0)
+    assert rig.answer.cause is Cause.HOTSPOT
+    rig.tick(LOAD, fan=60, watts=200, celsius=62, memory_temperature_celsius=91.0)
+    assert rig.answer.cause is Cause.WORKLOAD
+
+
+def test_a_hot_spot_far_above_what_this_card_has_shown_is_the_cause_also_after_a_restart() -> None:
+    rig = up(700, celsius=56, hotspot_celsius=70.0)
+    rig.run(40, LOAD, fan=60, watts=200, celsius=56, hotspot_celsius=81.0)
+    assert rig.answer.cause is Cause.WORKLOAD, "11 K more than usual"
+    rig.restart().run(40, LOAD, fan=60, watts=200, celsius=56, hotspot_celsius=84.0)
+    assert rig.answer.cause is Cause.HOTSPOT
+    assert rig.evidence("hotspot_usual_celsius") == pytest.approx(70, abs=1)
+    assert "at 84 degC (71 degC were usual)" in rig.answer.sentence
+
+
+def test_nothing_is_usual_yet_on_a_card_seen_for_a_minute() -> None:
+    rig = up(60, celsius=56, hotspot_celsius=62.0)
+    rig.run(40, LOAD, fan=60, watts=200, celsius=56, hotspot_celsius=84.0)
+    assert rig.answer.cause is Cause.WORKLOAD
+
+
+def test_a_hot_spot_at_a_resting_fan_is_quiet() -> None:
+    rig = Rig().run(120, fan=0, celsius=45, memory_temperature_celsius=98.0)
+    assert rig.answer.cause is Cause.QUIET
+
+
+def test_the_end_says_that_it_was_hot_memory_or_a_hot_spot() -> None:
+    rig = up(300, memory_temperature_celsius=98.0)
+    rig.run(120, fan=0)
+    assert rig.spikes[-1].explanation.sentence.endswith(
+        "it had been at up to 60 % because its memory or the hottest spot of its chip was hot while the core was cool;"
+        " miner.service (miner, pid 4242) made 100 % of its heat."
+    )
+
+
+@pytest.mark.parametrize("broken", [{"5": 3}, {"5": [1]}, {"5": [1, "x"]}, {"5": [-1, 3]}, {"x": [1, 2]}])
+def test_a_broken_state_is_refused(broken: object) -> None:
+    rig = Rig().run(10)
+    state = rig.engine.saved()
+    state["cards"][rig.gpu.id]["hot_spots"] = broken  # type: ignore[index]
+    with pytest.raises((TypeError, ValueError)):
+        type(rig.engine)(rig.engine._settings, state, boot_id="boot")

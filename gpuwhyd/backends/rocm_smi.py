@@ -177,7 +177,10 @@ class RocmSmiBackend:
         self._run_at, self._cards = now, None
         try:
             answer = output_of(
-                [program, *_ARGUMENTS], seconds=self._run_seconds, most_bytes=ANSWER_LIMIT_BYTES
+                [program, *_ARGUMENTS],
+                seconds=self._run_seconds,
+                most_bytes=ANSWER_LIMIT_BYTES,
+                is_good=_tells_of_a_card,
             )
             cards = {reading.gpu.id: reading for reading in readings(answer)}
         except AnswerError as error:
@@ -219,3 +222,13 @@ class RocmSmiBackend:
         if now - slot.can_suspend_at >= _CAN_SUSPEND_SECONDS:
             slot.can_suspend, slot.can_suspend_at = may_suspend(slot.paths), now
         return slot.can_suspend
+
+
+def _tells_of_a_card(answer: bytes) -> bool:
+    """rocm-smi ends with 2 whenever a card lacks anything that was asked for; the temperatures of HBM, which hardly any
+    card has, are among --showtemp (getTemp and rsmi_ret_ok of rocm_smi.py).
+    """
+    try:
+        return bool(readings(answer))
+    except AnswerError:
+        return False

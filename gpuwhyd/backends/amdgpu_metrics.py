@@ -31,6 +31,9 @@ _JOULES_PER_COUNT = 2.0**-16
 """kgd_pp_interface.h: "15.259uJ (2^-16) units", said from 1.4 on. What the counter of 1.0 to 1.3 counts depends on the
 chip, and most of them leave it at 0; it is not read."""
 
+LEAST_SHARE = 0.01
+"""Below one percent of the steps a limit does not count as violated, as AMD's library has it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuMetrics:
@@ -41,6 +44,8 @@ class GpuMetrics:
     """The driver's own bits, alike for all chips; see `throttle_reasons`."""
     throttle_counters: tuple[tuple[str, int | None], ...] = ()
     """Instead of bits: for how long each limit has held so far, in units of the firmware's; see `reasons_between`."""
+    throttle_steps: int | None = None
+    """So many control steps of the firmware there were so far; those counters count some of them."""
     energy_joules: float | None = None
     media_busy_percent: float | None = None
     """Of the video engines; decoding and encoding are counted as one."""
@@ -59,6 +64,7 @@ class _Layout:
     indep_status: int = 0
     energy: int = 0
     counters: tuple[tuple[int, str], ...] = ()
+    steps: int = 0
 
 
 def _since_1_6(first: int) -> tuple[tuple[int, str], ...]:
@@ -70,7 +76,7 @@ def _since_1_6(first: int) -> tuple[tuple[int, str], ...]:
 _V1_1 = _Layout(edge=4, hotspot=6, memory=8, media=(20,))
 _V1_4_MEDIA = (16, 18, 20, 22)
 _V2_1 = _Layout(celsius_per_count=0.01, edge=4)
-_V1_7 = _Layout(hotspot=4, memory=6, energy=24, counters=_since_1_6(44))
+_V1_7 = _Layout(hotspot=4, memory=6, energy=24, counters=_since_1_6(44), steps=40)
 
 _LAYOUTS: dict[tuple[int, int, int], _Layout] = {
     (1, 0, 80): _Layout(edge=16, hotspot=18, memory=20, media=(32,)),
@@ -79,8 +85,10 @@ _LAYOUTS: dict[tuple[int, int, int], _Layout] = {
     (1, 3, 120): _Layout(edge=4, hotspot=6, memory=8, media=(20,), indep_status=112),
     (1, 4, 288): _Layout(hotspot=4, memory=6, media=_V1_4_MEDIA, energy=24),
     (1, 5, 360): _Layout(hotspot=4, memory=6, media=_V1_4_MEDIA, energy=88),
-    (1, 6, 384): _Layout(hotspot=4, memory=6, media=_V1_4_MEDIA, energy=88, counters=_since_1_6(108)),
-    (1, 6, 1664): _Layout(hotspot=4, memory=6, energy=16, counters=_since_1_6(36)),
+    (1, 6, 384): _Layout(
+        hotspot=4, memory=6, media=_V1_4_MEDIA, energy=88, counters=_since_1_6(108), steps=104
+    ),
+    (1, 6, 1664): _Layout(hotspot=4, memory=6, energy=16, counters=_since_1_6(36), steps=32),
     (1, 7, 2208): _V1_7,
     (1, 8, 3360): _V1_7,
     (1, 8, 3872): _V1_7,
@@ -133,6 +141,7 @@ def parse(table: bytes) -> GpuMetrics | None:
         memory_celsius=_scaled(table, layout.memory, layout.celsius_per_count, 200.0) or None,
         throttle_bits=status,
         throttle_counters=tuple((name, _number(table, place, 4)) for place, name in layout.counters),
+        throttle_steps=_number(table, layout.steps, 4),
         energy_joules=joules if 0 < joules <= JOULES[1] else None,
         media_busy_percent=max(busy, default=None),
     )
@@ -149,12 +158,20 @@ def throttle_reasons(bits: int, *, contradicted: int = 0) -> tuple[str, ...]:
 
 
 def reasons_between(before: GpuMetrics, after: GpuMetrics) -> tuple[str, ...] | None:
-    """What held the clocks down between two readings, where the card counts; `None` where it does not."""
+    """What held the clocks down between two readings, where the card counts; `None` where it does not, or when it began
+    anew. By the rules of amdsmi_throttling.py, as far as the card counts steps, too.
+    """
     pairs = tuple(zip(before.throttle_counters, after.throttle_counters, strict=False))
-    known = [(name, then, now) for (name, then), (_, now) in pairs if then is not None and now is not None]
+    known = [(name, now - then) for (name, then), (_, now) in pairs if then is not None and now is not None]
     if not known:
         return None
-    held = {name for name, then, now in known if then != now}
+    if before.throttle_steps is None or after.throttle_steps is None:
+        held = {name for name, rise in known if rise}
+    else:
+        steps = after.throttle_steps - before.throttle_steps
+        if steps <= 0 or not all(0 <= rise <= steps for _, rise in known):
+            return None
+        held = {name for name, rise in known if rise >= LEAST_SHARE * steps}
     return tuple(name for _, name in _REASONS if name in held)
 
 

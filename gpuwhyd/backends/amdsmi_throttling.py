@@ -9,13 +9,14 @@ from collections.abc import Mapping
 
 STEPS = "accumulation_counter"
 REASONS = {
-    "prochot_residency_acc": "hw-thermal",  # PROCHOT: a signal from the board
     "ppt_residency_acc": "power-cap",  # the package's power limit
     "socket_thm_residency_acc": "sw-thermal",
-    "vr_thm_residency_acc": "sw-thermal",  # voltage regulators
     "hbm_thm_residency_acc": "sw-thermal",
+    "vr_thm_residency_acc": "hw-thermal",  # voltage regulators: a wire says so, as of PROCHOT
+    "prochot_residency_acc": "hw-thermal",  # PROCHOT: a signal from the board
 }
-"""Field of amdsmi_gpu_metrics_t -> its generic name. The firmware holds the clocks down for all but the first."""
+"""Field of amdsmi_gpu_metrics_t -> its generic name, in the order and with the words of amdgpu_metrics.py, which reads the
+same counters from the kernel's table."""
 COUNTERS = (STEPS, *REASONS)
 
 _UNSUPPORTED = 0xFFFF_FFFF_FFFF_FFFF

@@ -12,7 +12,8 @@ _IDENTITY = tuple(field.name for field in fields(GpuIdentity) if field.name not 
 
 
 def merged(readings: Sequence[GpuReading]) -> tuple[GpuReading, ...]:
-    """One reading for each GPU, in the order in which they first come.
+    """One reading for each GPU, in the order in which people and the sentences number cards: by PCI address, as the
+    vendors' tools do, and the fans of the machine, which have no number, behind them.
 
     `readings` are in the order of the backends, the better one first: what it says holds, and what it does not offer is
     taken from the next. A backend that sees the card asleep is believed, whatever another one still remembers of it;
@@ -25,8 +26,12 @@ def merged(readings: Sequence[GpuReading]) -> tuple[GpuReading, ...]:
     for reading in readings:
         by_gpu.setdefault(reading.gpu.id, []).append(reading)
     if len(by_gpu) == len(readings):  # nearly always
-        return tuple(readings)
-    return tuple(_one(same) for same in by_gpu.values())
+        return tuple(sorted(readings, key=_place))
+    return tuple(sorted((_one(same) for same in by_gpu.values()), key=_place))
+
+
+def _place(reading: GpuReading) -> tuple[bool, str]:
+    return reading.gpu.vendor == CHASSIS, reading.gpu.pci_address or reading.gpu.id
 
 
 def _one(readings: list[GpuReading]) -> GpuReading:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 
 from gpuwhyd.errors import BackendError
 
@@ -94,8 +95,17 @@ class Child:
         return True
 
 
-def output_of(arguments: list[str], *, seconds: float, most_bytes: int) -> bytes:
-    """All that a program writes. Raises BackendError when it fails, takes longer or writes more."""
+def output_of(
+    arguments: list[str],
+    *,
+    seconds: float,
+    most_bytes: int,
+    is_good: Callable[[bytes], bool] = lambda _output: False,
+) -> bytes:
+    """All that a program writes. Raises BackendError when it fails, takes longer or writes more.
+
+    `is_good` says of an output whether it holds although the program ended with a status that is not 0.
+    """
     name = os.path.basename(arguments[0])  # noqa: PTH119 - no path to be worked with
     child = Child(arguments)
     parts: list[bytes] = []
@@ -115,9 +125,10 @@ def output_of(arguments: list[str], *, seconds: float, most_bytes: int) -> bytes
         child.stop()
     if code is None:
         raise BackendError(f"{name} has not ended within {seconds:g} s")
-    if code != 0:
-        raise BackendError(f"{name} failed with {code}: {first_line(b''.join(parts))}")
-    return b"".join(parts)
+    output = b"".join(parts)
+    if code < 0 or (code > 0 and not is_good(output)):
+        raise BackendError(f"{name} failed with {code}: {first_line(output)}")
+    return output
 
 
 def first_line(output: bytes) -> str:

@@ -84,7 +84,10 @@ class RocmSmi:
         self._run_at, self._answer = now, None
         try:
             output = output_of(
-                [program, *_ARGUMENTS], seconds=self._run_seconds, most_bytes=ANSWER_LIMIT_BYTES
+                [program, *_ARGUMENTS],
+                seconds=self._run_seconds,
+                most_bytes=ANSWER_LIMIT_BYTES,
+                is_good=_tells_of_a_card,
             )
             told = {card.reading.gpu.id: card for card in cards(output)}
         except AnswerError as error:
@@ -145,3 +148,13 @@ def rocm_smi_backend(
     """`path` is where to look for the program, as PATH; the time that it may take and the clock are for tests."""
     program = RocmSmi(sysfs=sysfs, path=path, run_seconds=run_seconds)
     return ProgramBackend(program, sysfs=sysfs, monotonic=monotonic)
+
+
+def _tells_of_a_card(answer: bytes) -> bool:
+    """rocm-smi ends with 2 whenever a card lacks anything that was asked for; the temperatures of HBM, which hardly any
+    card has, are among --showtemp (getTemp and rsmi_ret_ok of rocm_smi.py).
+    """
+    try:
+        return bool(cards(answer))
+    except AnswerError:
+        return False

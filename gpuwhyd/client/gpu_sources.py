@@ -128,7 +128,8 @@ def _how_far_from_mending(source: Plain) -> int:
 
 
 def _missing_words(gpu: Plain, sources: Sequence[Plain]) -> list[str]:
-    missing = missing_of(gpu)
+    """Not of what the card's driver does not tell, and its processes do: how much an Intel card works."""
+    missing = {name: source for name, source in missing_of(gpu).items() if gpu.get(name) is None}
     if not sources and missing:
         return [f"{', '.join(missing)}: {_WORDS['no-sensor']}"]
     by_reason: dict[str, list[str]] = {}

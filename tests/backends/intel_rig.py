@@ -70,6 +70,32 @@ RESTING = {
 }
 
 
+def plug(
+    sysfs: Path,
+    driver: str,
+    address: str,
+    files: dict[str, str],
+    *,
+    product: str = "0x56a0",
+    control: str = "on",
+    status: str = "active",
+) -> Path:
+    """A card with these files, bound to its driver; gives its directory."""
+    device = sysfs / "bus/pci/devices" / address
+    configuration = {"vendor": "0x8086", "device": product, "class": "0x030000"}
+    power = {"power/runtime_status": status, "power/control": control}
+    for name, text in {**files, **configuration, **power}.items():
+        _write(device, name, text)
+    bind(sysfs, address, driver)
+    return device
+
+
+def _write(device: Path, name: str, text: str) -> None:
+    path = device / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes((text + "\n").encode(errors="surrogatepass"))
+
+
 class IntelRig:
     """One card and its backend. Each read happens `seconds` after the last one; sleeping takes its time too."""
 
@@ -94,17 +120,9 @@ class IntelRig:
         self.on_nap: dict[str, str | None] = {}
         """Files as they are after a nap; `None`: gone."""
         self._unreadable: dict[str, int] = {}
-        for name, text in (FILES[driver] if files is None else files).items():
-            self.write(name, text)
-        for name, text in (
-            ("vendor", "0x8086"),
-            ("device", product),
-            ("class", "0x030000"),
-            ("power/runtime_status", "active"),
-            ("power/control", control),
-        ):
-            self.write(name, text)
-        bind(root, address, driver)
+        plug(
+            root, driver, address, FILES[driver] if files is None else files, product=product, control=control
+        )
         self.procfs = root / "proc"
         (self.procfs / "sys/kernel").mkdir(parents=True)
         (self.procfs / "sys/kernel/osrelease").write_text(release + "\n")
@@ -143,9 +161,7 @@ class IntelRig:
             self._unreadable.pop(name, None)
 
     def write(self, name: str, text: str) -> None:
-        path = self.device / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes((text + "\n").encode(errors="surrogatepass"))
+        _write(self.device, name, text)
 
     def write_all(self, files: dict[str, str]) -> None:
         for name, text in files.items():

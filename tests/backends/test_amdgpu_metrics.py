@@ -100,6 +100,25 @@ def test_counters_that_rise_tell_what_held(kind, field, reason):
 
 
 @pytest.mark.parametrize(
+    ("steps", "violated", "reasons"),
+    [
+        (2000, 19, ()),
+        (2000, 20, ("power-cap",)),
+        (2000, 2000, ("power-cap",)),
+        (2000, 2001, None),
+        (0, 0, None),
+        (-500, 10, None),
+    ],
+    ids=["seldom", "1 %", "always", "faster than its steps", "stands still", "started anew"],
+)
+@kinds_with("accumulation_counter")
+def test_limits_are_counted_against_the_steps_of_the_firmware(kind, steps, violated, reasons):
+    before = parse(table(*kind, accumulation_counter=1000, ppt_residency_acc=100))
+    after = parse(table(*kind, accumulation_counter=1000 + steps, ppt_residency_acc=100 + violated))
+    assert reasons_between(before, after) == reasons
+
+
+@pytest.mark.parametrize(
     ("field", "reasons"),
     [
         ("prochot", ("hw-thermal",)),

@@ -113,7 +113,7 @@ def test_violated_limits_are_why_the_clocks_are_held_down(rig):
     violated(card, 5000, ppt=2500, socket_thm=1020)
     assert rig.reading().throttle_reasons == ("sw-thermal",)
     violated(card, 7000, ppt=4000, socket_thm=2000, hbm_thm=50, vr_thm=50, prochot=40)
-    assert rig.reading().throttle_reasons == ("hw-thermal", "power-cap", "sw-thermal")
+    assert rig.reading().throttle_reasons == ("power-cap", "sw-thermal", "hw-thermal")
     violated(card, 9000, ppt=4000, socket_thm=2000, hbm_thm=50, vr_thm=50, prochot=40)
     assert rig.reading().throttle_reasons == ()
     assert rig.lacks()["throttle_reasons"] is None

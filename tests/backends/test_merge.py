@@ -29,6 +29,16 @@ def test_the_earlier_backend_holds_and_the_later_completes() -> None:
     assert (both.temperature_celsius, both.hotspot_celsius) == (60.0, 75.0)
 
 
+@pytest.mark.parametrize("two_backends", [False, True])
+def test_cards_come_in_the_order_of_the_bus_whoever_reads_them(two_backends: bool) -> None:
+    """So their place is the number that the sentences of the engine call them by."""
+    fan = GpuIdentity(id="chassis_thinkpad", name="ThinkPad fan", vendor="chassis")
+    readings = [reading("a", OTHER), reading("chassis", fan), reading("b", CARD)]
+    if two_backends:
+        readings.append(reading("c", OTHER))
+    assert [one.gpu for one in merged(readings)] == [CARD, OTHER, fan]
+
+
 def test_zero_and_nobody_are_values_that_hold() -> None:
     both = one(
         reading("better", utilization_percent=0.0, processes=(), throttle_reasons=()),
@@ -105,7 +115,7 @@ def test_the_better_backends_fans_are_not_mixed_with_anothers() -> None:
     assert both.fan_mode is FanMode.AUTO, "how it is controlled is told by who knows"
 
 
-def test_cards_stay_apart_and_in_the_order_in_which_they_came() -> None:
+def test_cards_stay_apart() -> None:
     row = merged(
         [
             reading("a", OTHER),
@@ -114,7 +124,7 @@ def test_cards_stay_apart_and_in_the_order_in_which_they_came() -> None:
             reading("b", OTHER, power_watts=2.0),
         ]
     )
-    assert [(r.gpu.id, r.power_watts) for r in row] == [(OTHER.id, 2.0), (CARD.id, 1.0)]
+    assert [(r.gpu.id, r.power_watts) for r in row] == [(CARD.id, 1.0), (OTHER.id, 2.0)]
 
 
 def test_readings_of_different_cards_go_through_as_they_are() -> None:

@@ -242,6 +242,12 @@ def test_what_the_answer_tells_of_a_card_is_kept(rig: RocmRig) -> None:
     assert rig.reading().gpu == gpu
 
 
+def test_an_answer_holds_although_the_program_misses_something(rig: RocmRig) -> None:
+    """It ends with 2 on every card without HBM."""
+    rig.program.write('/bin/cat "$FOLDER/answer"; exit 2')
+    assert rig.reading().temperature_celsius == 45.0
+
+
 @pytest.mark.parametrize(
     ("body", "complaint"),
     [
@@ -249,6 +255,8 @@ def test_what_the_answer_tells_of_a_card_is_kept(rig: RocmRig) -> None:
         ("exit 1", "failed with 1: it says nothing"),
         ("kill -SEGV $$", "failed with -11"),
         ("echo garbage", "not understood"),
+        ("echo '{\"system\": {}}'; exit 2", "failed with 2"),
+        ('/bin/cat "$FOLDER/answer"; kill -SEGV $$', "failed with -11"),
         ("exec /bin/cat /dev/zero", "writes more than"),
     ],
 )

@@ -225,3 +225,15 @@ def test_a_quantity_of_a_newer_daemon_is_shown_apart():
 def test_only_the_first_of_files_in_one_directory_is_shown_with_it_and_each_once():
     names = ["hwmon/hwmon4/fan1_input", "hwmon/hwmon4/pwm1", "hwmon/hwmon4/pwm1", "gpu_metrics", "a/b", "c/d"]
     assert shortened(names) == ["hwmon/hwmon4/fan1_input", "pwm1", "gpu_metrics", "a/b", "c/d"]
+
+
+@pytest.mark.parametrize(("percent", "is_missing"), [(90.0, False), (None, True)])
+def test_what_the_driver_lacks_and_the_processes_tell_is_not_missing(percent, is_missing):
+    """As of xe's cards: how much they work is known of those who use them."""
+    lacking = source("utilization_percent", "", Lack.NO_SENSOR, backend="xe")
+    gpu = card(lacking) | {
+        "utilization_percent": percent,
+        "missing": [] if percent else ["utilization_percent"],
+    }
+    missing = " ".join(section(gpu, "Missing")).replace(",", " ").replace(":", " ").split()
+    assert ("utilization_percent" in missing) is is_missing

@@ -81,21 +81,21 @@ class Machine:
         return self.driver.add_card(address, **sensors)
 
     def start(self, *arguments: str, wait: bool = True) -> None:
-        environment = {**os.environ, "LD_LIBRARY_PATH": str(self.library.parent)}
+        self.run(
+            str(Path(sys.executable).with_name("gpuwhyd")),
+            *("--bus", self.address),
+            *("--config", str(self.config)),
+            *("--state-dir", str(self.folder / "state")),
+            *("--path.sysfs", str(self.folder / "sys")),
+            *arguments,
+            wait=wait,
+        )
+
+    def run(self, *words: str, wait: bool = True, **variables: str) -> None:
+        """This command line in gpuwhyd's place."""
+        environment = {**os.environ, "LD_LIBRARY_PATH": str(self.library.parent), **variables}
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    str(Path(sys.executable).with_name("gpuwhyd")),
-                    *("--bus", self.address),
-                    *("--config", str(self.config)),
-                    *("--state-dir", str(self.folder / "state")),
-                    *("--path.sysfs", str(self.folder / "sys")),
-                    *arguments,
-                ],
-                env=environment,
-                stdout=log,
-                stderr=log,
-            )
+            self.process = subprocess.Popen([*words], env=environment, stdout=log, stderr=log)
         if wait:
             until(lambda: self.ask("doctor"), "the daemon answers")
 

@@ -32,7 +32,8 @@ def test_a_laptops_gpu_has_the_fan_that_the_board_labels_for_it(here: Machine) -
     here.start()
     until(lambda: gpus(here).get("pci_0000_01_00_0", {}).get("fan_rpm") == 2400, "the fan is there")
     status = here.ask("status")
-    assert status["backends"] == {"nvml": "ready", "chassis": "ready"}
+    ready = {name for name, state in status["backends"].items() if state == "ready"}
+    assert ready == {"nvml", "chassis"}
     (gpu,) = status["gpus"]
     assert (gpu["state"], gpu["fan_mode"], gpu["temperature_celsius"]) == ("awake", "auto", 50)
     laptop.write(asus, fan1_input=4000)

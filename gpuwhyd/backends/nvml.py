@@ -10,7 +10,7 @@ awake card stays unread while the other sleeps. Never waking comes before readin
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +36,8 @@ _RETRY_SECONDS = 60.0
 """NVML keeps a lost card lost until it is initialised anew, which disturbs the other cards: not too often."""
 _SHY_SECONDS = 600.0
 """So long no NVML beside a sleeping card, after initialising it woke one."""
+_CAN_SUSPEND_SECONDS = 30.0
+"""How old the word may be that a card may suspend: a monitor is plugged in more rarely than that, and it is a glob."""
 
 
 def _wall_usec() -> int:
@@ -49,6 +51,8 @@ class _Slot:
     card: NvmlCard
     paths: PowerPaths
     grip: Grip = field(default_factory=Grip)
+    can_suspend: bool | None = None
+    can_suspend_at: float = 0.0
     trouble: GpuState | None = None
     complaint: str = ""
     retry_at: float = 0.0
@@ -178,8 +182,10 @@ class NvmlBackend:
             slot.card.detach()
 
     def _unread(self, asleep: frozenset[str], address: str) -> GpuReading:
-        state = GpuState.ASLEEP if address in asleep else GpuState.UNKNOWN
-        return self._slots[address].card.unread(state)
+        slot = self._slots[address]
+        if address in asleep:
+            return slot.card.unread(GpuState.ASLEEP)
+        return replace(slot.card.unread(GpuState.UNKNOWN), can_suspend=slot.can_suspend)
 
     def _nothing_held(self, library: NvmlLibrary, asleep: frozenset[str]) -> BackendReadings:
         self._shut_down(library)
@@ -231,7 +237,7 @@ class NvmlBackend:
         except CardRefusedError as error:
             return self._in_trouble(slot, GpuState.UNKNOWN, str(error), now)
         slot.complaint = ""
-        return reading
+        return replace(reading, can_suspend=self._may_suspend(slot, now))
 
     def _in_trouble(self, slot: _Slot, state: GpuState, what: str, now: float) -> GpuReading:
         if what != slot.complaint:
@@ -249,7 +255,7 @@ class NvmlBackend:
             if reading.state is GpuState.AWAKE and slot.grip.should_let_go(
                 now,
                 idle=is_idle(reading),
-                may_suspend=partial(self._may_suspend, slot),
+                may_suspend=partial(self._may_suspend, slot, now),
                 has_ever_slept=partial(has_ever_slept, slot.paths),
             ):
                 let_go = True
@@ -257,5 +263,8 @@ class NvmlBackend:
                     _log.info("GPU %s is idle and let go, so that it can suspend", address)
         return let_go
 
-    def _may_suspend(self, slot: _Slot) -> bool:
-        return may_suspend(slot.paths) and driver_can_suspend(self._procfs, slot.card.address)
+    def _may_suspend(self, slot: _Slot, now: float) -> bool:
+        if slot.can_suspend is None or now - slot.can_suspend_at >= _CAN_SUSPEND_SECONDS:
+            slot.can_suspend = may_suspend(slot.paths) and driver_can_suspend(self._procfs, slot.card.address)
+            slot.can_suspend_at = now
+        return slot.can_suspend

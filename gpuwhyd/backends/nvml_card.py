@@ -75,6 +75,8 @@ class NvmlCard:
         )
         self.handle: Any = None
         self._gauges: CardGauges | None = None
+        self._core_clock_max_mhz: float | None = None
+        self._memory_clock_max_mhz: float | None = None
         self._library = library
         self._questions = Questions(library.nvml, f"GPU {address}")
         self._fans = FanReader()
@@ -95,6 +97,8 @@ class NvmlCard:
         questions.forget()
         questions.begin(now)
         self._gauges = CardGauges(self._library, questions, self.handle)
+        self._core_clock_max_mhz = within(self._gauges.core_clock_max(), *_MEGAHERTZ)
+        self._memory_clock_max_mhz = within(self._gauges.memory_clock_max(), *_MEGAHERTZ)
         self._processes.restart()
         name = questions.ask("nvmlDeviceGetName", nvml.nvmlDeviceGetName, self.handle)
         uuid = questions.ask("nvmlDeviceGetUUID", nvml.nvmlDeviceGetUUID, self.handle)
@@ -159,7 +163,9 @@ class NvmlCard:
             memory_used_bytes=used,
             memory_total_bytes=total,
             core_clock_mhz=within(gauges.core_clock(), *_MEGAHERTZ),
+            core_clock_max_mhz=self._core_clock_max_mhz,
             memory_clock_mhz=within(gauges.memory_clock(), *_MEGAHERTZ),
+            memory_clock_max_mhz=self._memory_clock_max_mhz,
             performance_state=pstate if pstate in _PSTATES else None,
             throttle_reasons=self._throttle_reasons(gauges),
             processes=self._processes.read(

@@ -44,6 +44,8 @@ class CardGauges:
         self.performance_state = self._number("nvmlDeviceGetPerformanceState")
         self.core_clock = self._one_of("nvmlDeviceGetClockInfo", _CLOCK_GRAPHICS)
         self.memory_clock = self._one_of("nvmlDeviceGetClockInfo", _CLOCK_MEMORY)
+        self.core_clock_max = self._one_of("nvmlDeviceGetMaxClockInfo", _CLOCK_GRAPHICS)
+        self.memory_clock_max = self._one_of("nvmlDeviceGetMaxClockInfo", _CLOCK_MEMORY)
         self.event_reasons = self._number("nvmlDeviceGetCurrentClocksEventReasons", kind=ctypes.c_ulonglong)
         self.number_of_fans = self._number("nvmlDeviceGetNumFans")
         self.encoder = self._number_of_a_period("nvmlDeviceGetEncoderUtilization")

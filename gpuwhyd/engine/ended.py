@@ -7,7 +7,9 @@ from gpuwhyd.engine.sentences import compose
 from gpuwhyd.engine.suspects import leading_suspects
 from gpuwhyd.model import Cause, Evidence, Explanation, Outlook, Spike, Suspect
 
-_UNNAMED = frozenset({Cause.HIDDEN_WORKLOAD, Cause.MANUAL_FAN, Cause.UNKNOWN})
+_UNNAMED = frozenset(
+    {Cause.HIDDEN_WORKLOAD, Cause.MANUAL_FAN, Cause.FAN_FAULT, Cause.IDLE_CLOCKS, Cause.UNKNOWN}
+)
 """Causes that are not the suspects' doing, whatever little they did."""
 
 

@@ -1,13 +1,22 @@
 """The engine: snapshots in, events and explanations out. It has no clock and does no I/O; time is in the snapshot."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gpuwhyd.engine.card import Card, Outcome, restored_card
+from gpuwhyd.engine.cpu_heat import CpuHeat
 from gpuwhyd.engine.rules import Firing
 from gpuwhyd.engine.saved import table
 from gpuwhyd.engine.sentences import headline
 from gpuwhyd.engine.settings import EngineSettings
+from gpuwhyd.engine.shared_heat import (
+    CHASSIS,
+    Cooler,
+    SharedGpu,
+    cools_the_machine,
+    has_a_fan_of_the_machine,
+    is_part_of_the_cpu,
+)
 from gpuwhyd.model import (
     AlertEvent,
     BackendEvent,
@@ -51,6 +60,7 @@ class Engine:
         """Open at a reboot; closed, and so told, with the first snapshot."""
         self._saved_boot_id: object = boot_id
         self._failing: set[str] = set()
+        self._cpu = CpuHeat()
         if saved:
             self._take_over(saved)
 
@@ -81,21 +91,25 @@ class Engine:
         uses: dict[str, list[GpuUse]] = {}
         for use in snapshot.uses:
             uses.setdefault(use.gpu_id, []).append(use)
-        for reading in snapshot.readings:
+        self._cpu.feed(snapshot)
+        shared: list[SharedGpu] = []
+        # what heats a fan of the machine is known when all else has been read
+        for reading in sorted(snapshot.readings, key=cools_the_machine):
             card = self._cards.get(reading.gpu.id)
             if card is None:
                 card, new = self._meet(reading.gpu)
                 if new:
                     events.append(
-                        _gpu_event(EventKind.GPU_ADDED, snapshot, reading.gpu, f"{card.label}: found.")
+                        _gpu_event(EventKind.GPU_ADDED, snapshot, reading.gpu, f"{card.known.label}: found.")
                     )
             if reading.state is GpuState.LOST and card.state is not GpuState.LOST and card.explanation:
-                sentence = (
-                    f"{card.label}: lost; it fell off the bus or needs a reset. See the kernel log (dmesg)."
-                )
+                sentence = f"{card.known.label}: lost; it fell off the bus or needs a reset. See the kernel log (dmesg)."
                 events.append(_gpu_event(EventKind.GPU_LOST, snapshot, reading.gpu, sentence))
             own = uses.get(reading.gpu.id, ())
-            outcome = card.feed(snapshot, reading, own, snapshot.exits, self._settings)
+            cooler = self._cooler(reading, shared)
+            outcome = card.feed(snapshot, reading, own, snapshot.exits, self._settings, cooler)
+            if not card.known.has_fan and not is_part_of_the_cpu(reading):
+                shared.append(SharedGpu(heat=card.known.heat, reading=reading))
             events += _events_of(snapshot, card, outcome)
         events += self._follow_missing(snapshot)
         return Report(
@@ -105,18 +119,29 @@ class Engine:
             headline=self.headline,
         )
 
+    def _cooler(self, reading: GpuReading, shared: Sequence[SharedGpu]) -> Cooler | None:
+        if cools_the_machine(reading):
+            return Cooler(cpu=self._cpu, gpus=tuple(shared))
+        return Cooler(cpu=self._cpu) if has_a_fan_of_the_machine(reading) else None
+
     def saved(self) -> dict[str, object]:
         """Everything worth keeping over a restart, as JSON takes it."""
         cards = {**self._dormant, **self._cards}
         kept = list(cards.items())[-MOST_REMEMBERED_CARDS:]
         boot_id = self._saved_boot_id if self._interrupted_spikes else self._boot_id
-        return {"boot_id": boot_id, "cards": {card_id: card.saved() for card_id, card in kept}}
+        return {
+            "boot_id": boot_id,
+            "cards": {card_id: card.saved() for card_id, card in kept},
+            "cpu": self._cpu.saved(),
+        }
 
     # -- cards come and go ----------------------------------------------------------------------------------------
 
     def _take_over(self, saved: Mapping[str, object]) -> None:
         self._saved_boot_id = saved["boot_id"]
         same_boot = self._saved_boot_id == self._boot_id
+        if "cpu" in saved:
+            self._cpu = CpuHeat.restored(table(saved["cpu"]), same_boot=same_boot)
         for card_id, item in table(saved["cards"]).items():
             card = restored_card(item, same_boot=same_boot)
             self._dormant[card_id] = card
@@ -134,11 +159,17 @@ class Engine:
         return card, new
 
     def _label(self) -> None:
-        """Cards are numbered in the order of their PCI addresses, as the vendors' tools do."""
-        for number, card in enumerate(
-            sorted(self._cards.values(), key=lambda c: c.gpu.pci_address or c.gpu.id)
-        ):
-            card.label = f"GPU {number} ({_short(card.gpu.name)})"
+        """Cards are numbered in the order of their PCI addresses, as the vendors' tools do. Fans of the machine are not."""
+        cards = []
+        for card in self._cards.values():
+            if card.known.gpu.vendor == CHASSIS:
+                name = card.known.gpu.name
+                card.known.label = name if "fan" in name.lower() else f"{name} fan"
+            else:
+                cards.append(card)
+        cards.sort(key=lambda c: c.known.gpu.pci_address or c.known.gpu.id)
+        for number, card in enumerate(cards):
+            card.known.label = f"GPU {number} ({_short(card.known.gpu.name)})"
 
     def _follow_missing(self, snapshot: Snapshot) -> list[Event]:
         present = {reading.gpu.id for reading in snapshot.readings}
@@ -153,7 +184,9 @@ class Engine:
                 continue
             if (spike := card.vanish(snapshot, "removed")) is not None:
                 events += _spike_ended(snapshot, card, spike)
-            events.append(_gpu_event(EventKind.GPU_REMOVED, snapshot, card.gpu, f"{card.label}: removed."))
+            events.append(
+                _gpu_event(EventKind.GPU_REMOVED, snapshot, card.known.gpu, f"{card.known.label}: removed.")
+            )
             self._dormant[card_id] = self._cards.pop(card_id)
             self._removed.add(card_id)
             self._label()
@@ -163,7 +196,7 @@ class Engine:
         """Cards that cannot be read now have not gone: outputs see them in state `unknown`, without values."""
         present = {reading.gpu.id for reading in snapshot.readings}
         missing = tuple(
-            GpuReading(gpu=card.gpu, backend=card.backend, state=GpuState.UNKNOWN)
+            GpuReading(gpu=card.known.gpu, backend=card.backend, state=GpuState.UNKNOWN)
             for card_id, card in self._cards.items()
             if card_id not in present
         )
@@ -244,7 +277,7 @@ def _spike_event(
         kind=kind,
         wall_usec=snapshot.wall_usec,
         boottime_seconds=snapshot.boottime_seconds,
-        gpu=card.gpu,
+        gpu=card.known.gpu,
         spike=spike,
         explanation=explanation,
     )
@@ -261,15 +294,15 @@ def _alert(snapshot: Snapshot, card: Card, firing: Firing) -> AlertEvent:
     if firing.kind is EventKind.ALERT_RAISED:
         held = f" for {round(firing.for_seconds)} s" if firing.for_seconds >= 1 else ""
         sentence = (
-            f"{card.label}: {rule.name}: {rule.metric} is {firing.value:g}, {side} {threshold:g}{held}."
+            f"{card.known.label}: {rule.name}: {rule.metric} is {firing.value:g}, {side} {threshold:g}{held}."
         )
     else:
-        sentence = f"{card.label}: {rule.name} is over: {rule.metric} is back at {firing.value:g}."
+        sentence = f"{card.known.label}: {rule.name} is over: {rule.metric} is back at {firing.value:g}."
     return AlertEvent(
         kind=firing.kind,
         wall_usec=snapshot.wall_usec,
         boottime_seconds=snapshot.boottime_seconds,
-        gpu=card.gpu,
+        gpu=card.known.gpu,
         rule=rule.name,
         severity=rule.severity,
         metric=rule.metric,

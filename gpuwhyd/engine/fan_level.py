@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gpuwhyd.engine.flat import Flat
 from gpuwhyd.engine.saved import optional_number
 from gpuwhyd.engine.settings import SpikeSettings
 
@@ -23,23 +24,6 @@ RAISE_SECONDS = 60.0
 FLAT_PERCENT = 1.0
 FLAT_RPM_PART = 0.04
 """RPM of a fan held at one speed varies by 1 to 3 %."""
-
-
-@dataclass(slots=True)
-class _Flat:
-    """Since when a value has stayed within a band."""
-
-    since: float | None = None
-    low: float = 0.0
-    high: float = 0.0
-
-    def feed(self, now: float, value: float | None, allowed: float) -> None:
-        if value is None:
-            self.since = None
-        elif self.since is None or max(self.high, value) - min(self.low, value) > allowed:
-            self.since, self.low, self.high = now, value, value
-        else:
-            self.low, self.high = min(self.low, value), max(self.high, value)
 
 
 @dataclass(slots=True)
@@ -62,8 +46,8 @@ class FanLevel:
     _stands: bool = False
     _recent: deque[tuple[float, float | None, float | None]] = field(default_factory=deque)
     """Samples of the settle time: (boottime, percent, RPM)."""
-    _flat: _Flat = field(default_factory=_Flat)
-    _flat_and_idle: _Flat = field(default_factory=_Flat)
+    _flat: Flat = field(default_factory=Flat)
+    _flat_and_idle: Flat = field(default_factory=Flat)
 
     # -- what the level means -------------------------------------------------------------------------------------
 
@@ -115,7 +99,7 @@ class FanLevel:
 
     def flat_seconds(self, now: float) -> float:
         """For how long the fan has not moved, whatever the card did."""
-        return 0.0 if self._flat.since is None else now - self._flat.since
+        return self._flat.seconds(now)
 
     # -- feeding --------------------------------------------------------------------------------------------------
 
@@ -188,7 +172,9 @@ class FanLevel:
             self.rpm_lies = True
             self.percent_lies = False
         stands = self.rpm < STANDSTILL_RPM and not self.rpm_lies
-        if stands and self.percent >= SHOWS_PERCENT_AT_STANDSTILL and len(self._recent) >= 2:
+        # above what fans at rest show, a fan that turned before and stands is stuck, or its tachometer starts higher
+        shows = SHOWS_PERCENT_AT_STANDSTILL <= self.percent < IMPLAUSIBLE_REST_RPM_PERCENT
+        if stands and shows and len(self._recent) >= 2:
             stood = all(r is not None and r < STANDSTILL_RPM for _, _, r in self._recent)
             shown = all(p is not None and p >= SHOWS_PERCENT_AT_STANDSTILL for _, p, _ in self._recent)
             # a tachometer that lags its command by seconds is no reason to disbelieve the command

@@ -47,10 +47,7 @@ class Heat:
         slept: bool,
     ) -> None:
         """One reading. `broken`: no rate over `dt` means anything; `slept`: the machine was suspended in it."""
-        watts = self._watts(now, reading, broken=broken)
-        self.floor.feed(now, None if broken else dt, reading, watts)
-        self.trace.feed(now, 0.0 if broken else dt, watts, reading.temperature_celsius)
-        self.excess_watts = self._excess(reading, watts)
+        watts = self._measure(now, dt, reading, broken=broken)
         self.ledger.book(
             now,
             dt,
@@ -65,6 +62,17 @@ class Heat:
         if watts is not None or reading.utilization_percent is not None:
             self._follow_work(now, watts)
 
+    def feed_booked(
+        self, now: float, dt: float, reading: GpuReading, ledger: Ledger, *, broken: bool
+    ) -> None:
+        """The same where others have booked who heats: `ledger` is all of it, as of now."""
+        watts = self._measure(now, dt, reading, broken=broken)
+        self.ledger = ledger
+        if watts is not None:
+            self._follow_work(now, watts)
+        else:
+            self.working_since = None
+
     def feed_nothing(self, now: float, dt: float, exits: Sequence[ProcessExit]) -> None:
         """The card sleeps or is lost: heat only decays."""
         self._counted = self.working_since = None
@@ -77,6 +85,13 @@ class Heat:
     def interrupted(self) -> None:
         self._counted = None
         self.trace.clear()
+
+    def _measure(self, now: float, dt: float, reading: GpuReading, *, broken: bool) -> float | None:
+        watts = self._watts(now, reading, broken=broken)
+        self.floor.feed(now, None if broken else dt, reading, watts)
+        self.trace.feed(now, 0.0 if broken else dt, watts, reading.temperature_celsius)
+        self.excess_watts = self._excess(reading, watts)
+        return watts
 
     def _watts(self, now: float, reading: GpuReading, *, broken: bool) -> float | None:
         """Average power since the energy counter last moved: that misses no burst. Else what the card says now."""

@@ -25,6 +25,8 @@ RAISE_SECONDS = 600.0
 @dataclass(slots=True)
 class IdleFloor:
     learned_watts: float | None = None
+    lowest_idle_watts: float | None = None
+    """The least that it was ever learned to be. Clocks that get stuck raise what is learned, and not this."""
     smoothed_watts: float | None = None
     _lowest_watts: float | None = None
     _highest_watts: float | None = None
@@ -59,6 +61,26 @@ class IdleFloor:
         if self.smoothed_watts is None:
             return self._looks_idle
         return self.smoothed_watts <= (self.watts or 0.0) + self.significant_watts
+
+    @property
+    def has_idled_low(self) -> bool:
+        """It has idled with less than an unknown card is taken to need."""
+        return (
+            self.lowest_idle_watts is not None
+            and self.lowest_idle_watts < FIRST_GUESS_PART * self.scale_watts
+        )
+
+    @property
+    def needed_watts(self) -> float:
+        """What the card needs at idle: the least with which it ever did; 15 % of its limit while it was seen with no less."""
+        if self.lowest_idle_watts is not None and self.has_idled_low:
+            return self.lowest_idle_watts
+        return FIRST_GUESS_PART * self.scale_watts
+
+    def is_above_need(self, watts: float) -> bool:
+        """It draws more than it needs at idle, whatever it has drawn of late."""
+        margin = self.significant_watts if self.has_idled_low else 0.0
+        return watts > self.needed_watts + margin
 
     def excess(self, watts: float) -> float:
         return max(0.0, watts - (self.watts or 0.0))
@@ -96,6 +118,7 @@ class IdleFloor:
         if now - self._idle_since < IDLE_PERIOD_SECONDS:
             return
         mean = self._idle_sum / self._idle_count
+        self.lowest_idle_watts = mean if self.lowest_idle_watts is None else min(self.lowest_idle_watts, mean)
         if self.learned_watts is None or mean < self.learned_watts:
             self.learned_watts = mean
         else:
@@ -105,9 +128,11 @@ class IdleFloor:
         self._idle_since, self._idle_sum, self._idle_count = now, 0.0, 0
 
     def saved(self) -> dict[str, object]:
-        return {"learned_watts": self.learned_watts}
+        return {"learned_watts": self.learned_watts, "lowest_idle_watts": self.lowest_idle_watts}
 
     @classmethod
     def restored(cls, saved: Mapping[str, object]) -> "IdleFloor":
         """Raises TypeError when the saved form is not ours."""
-        return cls(learned_watts=optional_number(saved.get("learned_watts")))
+        learned = optional_number(saved.get("learned_watts"))
+        lowest = optional_number(saved.get("lowest_idle_watts"))
+        return cls(learned_watts=learned, lowest_idle_watts=learned if lowest is None else lowest)

@@ -30,6 +30,10 @@ COVERED_SECONDS = 10.0
 with work in short pulses it says 100 or 0 where engine times say 20 % of the tick."""
 
 
+HOLDER = "holder"
+"""The kind of a process that has the card open, and nothing says that it works."""
+
+
 @dataclass(slots=True)
 class Account:
     """What one program has put into the cooler; `program` is `None` for what nobody visible explains."""
@@ -67,7 +71,7 @@ class Ledger:
     """All of it. Kept, because shares are asked for many times a tick; `book` sums it up anew."""
 
     def __post_init__(self) -> None:
-        self._sum_up()
+        self.sum_up()
 
     @property
     def engine_times_known(self) -> bool:
@@ -134,7 +138,7 @@ class Ledger:
         if rest >= worked_watts:
             self.unattributed.last_worked = now
         self._forget()
-        self._sum_up()
+        self.sum_up()
 
     def exited(self, exits: Iterable[ProcessExit]) -> None:
         """Processes that ended; a program is over when the last of them has."""
@@ -154,7 +158,7 @@ class Ledger:
         unknown: dict[str, float] = {}
         busiest: dict[str, float] = {}
         for use in uses:
-            process, memory, engine = use.process, use.use.memory_used_bytes, _engine(use.use)
+            process, memory, engine = use.process, use.use.memory_used_bytes, engine_weight(use.use)
             key = process.program.key
             account = self.accounts.get(key)
             if account is None:
@@ -205,7 +209,8 @@ class Ledger:
                     )
                     del self.accounts[account.program.key]
 
-    def _sum_up(self) -> None:
+    def sum_up(self) -> None:
+        """After accounts were changed from outside; `book` does it itself."""
         self.heat_watts = self.unattributed.heat_watts + sum(a.heat_watts for a in self.accounts.values())
 
     # -- over a restart -------------------------------------------------------------------------------------------
@@ -244,14 +249,14 @@ class Ledger:
                 account.pids.clear()  # met anew from the uses
 
 
-def _engine(use: GpuProcess) -> float | None:
-    """Engine time as a weight: encoders and decoders draw a fraction of what the main engine does.
+def engine_weight(use: GpuProcess) -> float | None:
+    """Engine time as a weight; `None` where nobody tells. Encoders and decoders draw a fraction of what the main engine does.
 
-    An RTX 4080 SUPER at 72 % encoder load drew 84 W of 320 W.
+    An RTX 4080 SUPER at 72 % encoder load drew 84 W of 320 W. Who only holds the card open has none.
     """
     engine, encoder, decoder = use.engine_percent, use.encoder_percent, use.decoder_percent
     if engine is None and encoder is None and decoder is None:
-        return None
+        return 0.0 if use.kind == HOLDER else None
     return (engine or 0.0) + 0.3 * ((encoder or 0.0) + (decoder or 0.0))
 
 

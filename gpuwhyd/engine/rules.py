@@ -3,14 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gpuwhyd.engine.fan_level import STANDSTILL_RPM
 from gpuwhyd.engine.saved import optional_number, table
 from gpuwhyd.engine.settings import Rule
 from gpuwhyd.model import EventKind, GpuReading
 
 _THERMAL_REASONS = frozenset({"sw-thermal", "hw-thermal", "hw-slowdown"})
-STALLED_ABOVE_PERCENT = 30.0
-"""Cards were seen to tell up to 28 % for a fan that rests at standstill."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +28,14 @@ class _Holding:
     last_value: float = 0.0
 
 
-def metric_value(reading: GpuReading, metric: str) -> float | None:
-    """What a rule's metric says now; `None` when the card has no such reading."""
+def metric_value(reading: GpuReading, metric: str, *, fan_stalled: float | None = None) -> float | None:
+    """What a rule's metric says now; `None` when the card has no such reading.
+
+    `fan_stalled` is what the card's tachometers say (`Tachometers.stalled`): a reading alone cannot tell a fan that
+    stands from one that does not exist.
+    """
+    if metric == "fan_stalled":
+        return fan_stalled
     derived = _DERIVED.get(metric)
     value = derived(reading) if derived else getattr(reading, metric)
     return None if value is None else float(value)
@@ -51,11 +54,22 @@ class RuleBook:
                 raised_at=optional_number(holding.get("raised_at")) if same_boot else None,
             )
 
-    def feed(self, now: float, reading: GpuReading, rules: tuple[Rule, ...]) -> list[Firing]:
+    def feed(
+        self,
+        now: float,
+        reading: GpuReading,
+        rules: tuple[Rule, ...],
+        *,
+        fan_stalled: float | None = None,
+    ) -> list[Firing]:
         """What changed with this reading. A raised rule that the configuration has dropped is forgotten quietly."""
         names = {rule.name for rule in rules}
         self._holdings = {name: holding for name, holding in self._holdings.items() if name in names}
-        fired = (self._weigh(now, reading, rule) for rule in rules if _applies(rule, reading))
+        fired = (
+            self._weigh(now, rule, metric_value(reading, rule.metric, fan_stalled=fan_stalled))
+            for rule in rules
+            if _applies(rule, reading)
+        )
         return [firing for firing in fired if firing is not None]
 
     def interrupted(self) -> None:
@@ -74,8 +88,7 @@ class RuleBook:
             if holding.raised or holding.raised_at is not None
         }
 
-    def _weigh(self, now: float, reading: GpuReading, rule: Rule) -> Firing | None:
-        value = metric_value(reading, rule.metric)
+    def _weigh(self, now: float, rule: Rule, value: float | None) -> Firing | None:
         if value is None:
             return None
         holding = self._holdings.setdefault(rule.name, _Holding())
@@ -133,19 +146,8 @@ def _thermal_throttled(reading: GpuReading) -> float | None:
     return float(any(reason in _THERMAL_REASONS for reason in reading.throttle_reasons))
 
 
-def _fan_stalled(reading: GpuReading) -> float | None:
-    """Only a real tachometer can tell; NVML's RPM is what the fan was told."""
-    verdicts = [
-        fan.percent >= STALLED_ABOVE_PERCENT and fan.rpm < STANDSTILL_RPM
-        for fan in reading.fans
-        if fan.rpm_is_measured and fan.rpm is not None and fan.percent is not None
-    ]
-    return float(any(verdicts)) if verdicts else None
-
-
 _DERIVED = {
     "memory_used_percent": _memory_used_percent,
     "temperature_margin_celsius": _temperature_margin_celsius,
     "thermal_throttled": _thermal_throttled,
-    "fan_stalled": _fan_stalled,
 }

@@ -12,7 +12,11 @@ class Cause(StrEnum):
     WORKLOAD_MIXED = "workload-mixed"
     RESIDUAL_HEAT = "residual-heat"
     HIDDEN_WORKLOAD = "hidden-workload"
+    MONITOR = "monitor"
+    IDLE_CLOCKS = "idle-clocks"
     MANUAL_FAN = "manual-fan"
+    FAN_FAULT = "fan-fault"
+    SHARED_COOLER = "shared-cooler"
     UNKNOWN = "unknown"
 
 
@@ -21,6 +25,8 @@ class Suspect:
     program: Program
     share: float
     """Part of the heat still in the cooler that it put there, 0 to 1."""
+    cpu_share: float | None = None
+    """What of `share` it made through the CPU, where CPU and GPU share a cooler."""
     process_name: str | None = None
     """Its busiest process, where the program is more than a bare process."""
     power_watts: float | None = None

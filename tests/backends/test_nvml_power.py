@@ -260,3 +260,34 @@ def test_a_card_without_a_display_output_is_a_3d_controller(rig):
     rig.sysfs.add(ADDRESS, device_class=CONTROLLER_3D)
     rig.driver.add_card(ADDRESS)
     assert states(rig.read()) == [GpuState.AWAKE]
+
+
+def test_a_reading_says_whether_the_card_may_suspend(rig):
+    rig.add_card(control="auto")
+    assert rig.reading().can_suspend is True
+    rig.add_card(SECOND, control="on")
+    assert [reading.can_suspend for reading in rig.read().readings] == [True, False]
+
+
+def test_a_card_that_drives_a_display_cannot_suspend(rig):
+    rig.add_card(control="auto")
+    rig.sysfs.add_connector(ADDRESS)
+    assert rig.reading().can_suspend is False
+
+
+def test_whether_a_card_may_suspend_is_looked_at_every_half_a_minute(rig):
+    rig.add_card(control="auto")
+    assert rig.reading().can_suspend is True
+    rig.sysfs.set_control(ADDRESS, "on")
+    assert rig.reading(seconds=28).can_suspend is True
+    assert rig.reading(seconds=2).can_suspend is False
+
+
+def test_a_card_that_is_let_go_still_says_that_it_may_suspend_and_a_sleeping_one_says_nothing(rig):
+    rig.add_card(control="auto")
+    assert ticks_until_let_go(rig) == 31
+    (let_go,) = rig.read().readings
+    assert (let_go.state, let_go.can_suspend) == (GpuState.UNKNOWN, True)
+    rig.sysfs.set_status(ADDRESS, "suspended")
+    (asleep,) = rig.read().readings
+    assert (asleep.state, asleep.can_suspend) == (GpuState.ASLEEP, None)

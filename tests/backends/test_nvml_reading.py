@@ -59,6 +59,7 @@ def test_every_quantity_of_a_working_card_in_its_unit(rig):
     assert (reading.encoder_percent, reading.decoder_percent) == (12.0, 3.0)
     assert (reading.memory_used_bytes, reading.memory_total_bytes) == (3 << 30, 8 << 30)
     assert (reading.core_clock_mhz, reading.memory_clock_mhz) == (1900.0, 7000.0)
+    assert (reading.core_clock_max_mhz, reading.memory_clock_max_mhz) == (2100.0, 7001.0)
     assert (reading.performance_state, reading.throttle_reasons) == (2, ("power-cap",))
     (fan,) = reading.fans
     assert (fan.percent, fan.rpm, fan.target_percent, fan.mode) == (57.0, 1900.0, 58.0, FanMode.AUTO)
@@ -169,6 +170,7 @@ def test_values_that_no_card_can_have_are_left_out(rig):
         encoder=101,
         pstate=32,
         core_clock=0xFFFFFFFF,
+        max_core_clock=0xFFFFFFFF,
         memory_total=0,
         throttle_reasons=0xFFFFFFFF,
     )
@@ -185,6 +187,22 @@ def test_values_that_no_card_can_have_are_left_out(rig):
     )
     assert (reading.fan_percent, reading.fan_rpm) == (None, None)
     assert reading.throttle_reasons is None
+    assert reading.core_clock_max_mhz is None
+
+
+def test_the_highest_clocks_are_asked_for_once(rig):
+    rig.add_card()
+    for _ in range(5):
+        assert rig.reading().core_clock_max_mhz == 2100.0
+    assert rig.driver.calls("nvmlDeviceGetMaxClockInfo") == 2, "core and memory"
+
+
+def test_a_card_that_does_not_tell_its_highest_clocks_is_read_all_the_same(rig):
+    card = rig.add_card()
+    card.fail("nvmlDeviceGetMaxClockInfo", NOT_SUPPORTED)
+    reading = rig.reading()
+    assert (reading.state, reading.core_clock_max_mhz) == (GpuState.AWAKE, None)
+    assert reading.core_clock_mhz is not None
 
 
 def test_a_fan_told_more_than_100_percent_is_believed(rig):

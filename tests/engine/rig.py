@@ -64,9 +64,11 @@ class Rig:
         state: GpuState = GpuState.AWAKE,
         fans: tuple[FanReading, ...] | None = None,
         processes: tuple[GpuProcess, ...] | None = (),
+        **others: object,
     ) -> GpuReading:
+        """`others`: further fields of the reading."""
         if state is not GpuState.AWAKE:
-            return GpuReading(gpu=self.gpu, backend="test", state=state)
+            return GpuReading(gpu=self.gpu, backend="test", state=state, **others)  # type: ignore[arg-type]
         if fans is None:
             fans = () if mode is FanMode.NONE else (FanReading(index=0, percent=fan, rpm=rpm, mode=mode),)
         return GpuReading(
@@ -79,6 +81,7 @@ class Rig:
             power_limit_watts=self.limit,
             utilization_percent=busy,
             processes=processes,
+            **others,  # type: ignore[arg-type]
         )
 
     def tick(
@@ -89,18 +92,21 @@ class Rig:
         step: float | None = None,
         resumed: bool = False,
         visible: bool = True,
+        kind: str = "compute",
         **reading: object,
     ) -> Report:
-        """`programs`: who uses the card, with the percent of its engine time."""
+        """`programs`: who uses the card, with the percent of its engine time; all of one `kind`."""
         self.now += self.step if step is None else step
         programs = programs or {}
         used = tuple(
-            GpuProcess(pid=process.pid, engine_percent=percent, memory_used_bytes=1 << 30)
+            GpuProcess(pid=process.pid, kind=kind, engine_percent=percent, memory_used_bytes=1 << 30)
             for process, percent in programs.items()
         )
         if "busy" not in reading:
             reading["busy"] = min(100.0, sum(percent or 0.0 for percent in programs.values()))
-        row = self.reading(processes=used if visible else None, **reading)  # type: ignore[arg-type]
+        if reading.get("state", GpuState.AWAKE) is GpuState.AWAKE:
+            reading["processes"] = used if visible else None
+        row = self.reading(**reading)  # type: ignore[arg-type]
         uses = tuple(
             GpuUse(gpu_id=self.gpu.id, process=process, use=use)
             for process, use in zip(programs, used, strict=True)
@@ -143,6 +149,9 @@ class Rig:
     def answer(self) -> Explanation:
         assert self.report is not None
         return self.report.explanations[self.gpu.id]
+
+    def evidence(self, quantity: str) -> float | str | None:
+        return next((e.value for e in self.answer.evidence if e.quantity == quantity), None)
 
     @property
     def spikes(self) -> list[SpikeEvent]:

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from gpuwhyd.engine.sentences import compose, duration, redacted
+from gpuwhyd.engine.sentences import compose, redacted
+from gpuwhyd.engine.words import duration
 from gpuwhyd.model import (
     Cause,
     FanMode,

@@ -7,7 +7,7 @@ import pytest
 from gpuwhyd.engine.engine import Engine
 from gpuwhyd.engine.rules import metric_value
 from gpuwhyd.engine.settings import RULE_METRICS, SHIPPED_RULES, EngineSettings, Rule
-from gpuwhyd.model import AlertEvent, FanReading, GpuState, Severity
+from gpuwhyd.model import AlertEvent, GpuState, Severity
 from tests.engine.rig import QUIET_ENGINE, Rig, unit
 
 HOT = Rule(
@@ -137,20 +137,6 @@ def test_derived_metrics() -> None:
     assert metric_value(reading, "temperature_margin_celsius") == 10
     assert metric_value(reading, "thermal_throttled") == 1
     assert metric_value(replace(reading, throttle_reasons=("power-cap",)), "thermal_throttled") == 0
-
-
-@pytest.mark.parametrize(
-    ("fan", "stalled"),
-    [
-        (FanReading(index=0, percent=60, rpm=0, rpm_is_measured=True), 1.0),
-        (FanReading(index=0, percent=60, rpm=1500, rpm_is_measured=True), 0.0),
-        (FanReading(index=0, percent=25, rpm=0, rpm_is_measured=True), 0.0),
-        (FanReading(index=0, percent=60, rpm=0), None),
-        (FanReading(index=0, percent=60), None),
-    ],
-)
-def test_only_a_real_tachometer_tells_a_stalled_fan(fan: FanReading, stalled: float | None) -> None:
-    assert metric_value(Rig().reading(fans=(fan,)), "fan_stalled") == stalled
 
 
 def test_every_metric_of_the_configuration_can_be_read() -> None:

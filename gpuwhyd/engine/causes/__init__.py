@@ -1,0 +1,43 @@
+"""The causes: each a function from the facts of one card at one moment to a finding, or `None` when it does not hold.
+
+They are asked in the order of CAUSES; the first that holds is the answer. `docs/causes.md` says what each needs.
+Confidences are calibrated by eye on recordings, not yet measured: a visible program that made all of the heat gets
+0.95, the same split by a proxy 0.67.
+"""
+
+from collections.abc import Callable
+
+from gpuwhyd.engine.causes.facts import Facts, Finding
+from gpuwhyd.engine.causes.fan_fault import fan_fault
+from gpuwhyd.engine.causes.idle_clocks import idle_clocks
+from gpuwhyd.engine.causes.load import hidden_workload, residual_heat, workload, workload_mixed
+from gpuwhyd.engine.causes.manual_fan import manual_fan
+from gpuwhyd.engine.causes.monitor import monitor
+from gpuwhyd.engine.causes.quiet import quiet
+from gpuwhyd.engine.causes.shared_cooler import shared_cooler
+from gpuwhyd.model import Cause
+
+
+def unknown(_facts: Facts) -> Finding:
+    """None of the others holds."""
+    return Finding(cause=Cause.UNKNOWN, confidence=0.2)
+
+
+CAUSES: tuple[Callable[[Facts], Finding | None], ...] = (
+    fan_fault,
+    manual_fan,
+    monitor,
+    idle_clocks,
+    quiet,
+    shared_cooler,
+    residual_heat,
+    workload,
+    workload_mixed,
+    hidden_workload,
+    unknown,
+)
+
+
+def find(facts: Facts) -> Finding:
+    """The first cause that holds."""
+    return next(finding for cause in CAUSES if (finding := cause(facts)) is not None)

@@ -7,7 +7,7 @@ from gpuwhyd.engine.card import Card, Outcome, restored_card
 from gpuwhyd.engine.cpu_heat import CpuHeat
 from gpuwhyd.engine.rules import Firing
 from gpuwhyd.engine.saved import table
-from gpuwhyd.engine.sentences import headline
+from gpuwhyd.engine.sentences import ADVICE_COOLER, headline
 from gpuwhyd.engine.settings import EngineSettings
 from gpuwhyd.engine.shared_heat import (
     CHASSIS,
@@ -293,9 +293,8 @@ def _alert(snapshot: Snapshot, card: Card, firing: Firing) -> AlertEvent:
     side = "above" if above else "below"
     if firing.kind is EventKind.ALERT_RAISED:
         held = f" for {round(firing.for_seconds)} s" if firing.for_seconds >= 1 else ""
-        sentence = (
-            f"{card.known.label}: {rule.name}: {rule.metric} is {firing.value:g}, {side} {threshold:g}{held}."
-        )
+        meaning = f" {ADVICE_COOLER}." if rule.metric == "cooling_loss_percent" else ""
+        sentence = f"{card.known.label}: {rule.name}: {rule.metric} is {firing.value:g}, {side} {threshold:g}{held}.{meaning}"
     else:
         sentence = f"{card.known.label}: {rule.name} is over: {rule.metric} is back at {firing.value:g}."
     return AlertEvent(

@@ -13,6 +13,7 @@ from gpuwhyd.engine.shared_heat import CHASSIS, Cooler, has_no_fan, summed
 from gpuwhyd.engine.spikes import SpikeWatch
 from gpuwhyd.engine.suspicion import Suspicion
 from gpuwhyd.engine.tachometers import Tachometers
+from gpuwhyd.engine.thermal.card import Thermal
 from gpuwhyd.engine.watchers import Watchers
 from gpuwhyd.model import GpuIdentity, GpuReading, GpuState, GpuUse
 
@@ -31,6 +32,7 @@ class Known:
     suspicion: Suspicion = field(default_factory=Suspicion)
     clocks: HeldClocks = field(default_factory=HeldClocks)
     watchers: Watchers = field(default_factory=Watchers)
+    thermal: Thermal = field(default_factory=Thermal)
     has_fan: bool = True
     """As of the last reading; a card that sleeps or is let go does not tell."""
     cooler: Cooler | None = None

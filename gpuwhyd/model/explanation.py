@@ -17,6 +17,7 @@ class Cause(StrEnum):
     MANUAL_FAN = "manual-fan"
     FAN_FAULT = "fan-fault"
     SHARED_COOLER = "shared-cooler"
+    AMBIENT = "ambient"
     UNKNOWN = "unknown"
 
 
@@ -52,6 +53,10 @@ class Outlook:
     trend: str = "unknown"
     """`rising`, `steady`, `falling` or `unknown`."""
     quiet_in_seconds: float | None = None
+    """When the fan is expected to be at rest, once the load is over."""
+    peak_fan_percent: float | None = None
+    """Where a fan that still rises is expected to settle when the load goes on as it is."""
+    peak_temperature_celsius: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

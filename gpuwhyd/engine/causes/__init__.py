@@ -7,6 +7,7 @@ Confidences are calibrated by eye on recordings, not yet measured: a visible pro
 
 from collections.abc import Callable
 
+from gpuwhyd.engine.causes.ambient import ambient
 from gpuwhyd.engine.causes.facts import Facts, Finding
 from gpuwhyd.engine.causes.fan_fault import fan_fault
 from gpuwhyd.engine.causes.idle_clocks import idle_clocks
@@ -31,6 +32,7 @@ CAUSES: tuple[Callable[[Facts], Finding | None], ...] = (
     quiet,
     shared_cooler,
     residual_heat,
+    ambient,
     workload,
     workload_mixed,
     hidden_workload,

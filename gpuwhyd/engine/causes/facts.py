@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from gpuwhyd.engine.held_clocks import Held
 from gpuwhyd.engine.shared_heat import CpuSide
 from gpuwhyd.engine.tachometers import FanFault
+from gpuwhyd.engine.thermal.history import Worse
 from gpuwhyd.engine.watchers import Watched
 from gpuwhyd.model import Cause, Evidence, Suspect
 
@@ -43,6 +44,8 @@ class Facts:
     """Clocks stay up without a load, and have for long enough."""
     watched: Watched | None = None
     """Only watchers keep it awake or busy, and have for long enough."""
+    worse: Worse | None = None
+    """Its cooling, where its own history is long enough to tell."""
     cpu: CpuSide | None = None
     """The CPU's part, while a fan of the machine is up."""
 

@@ -59,6 +59,8 @@ METRIC_RANGES: Mapping[str, _Range] = {
     "temperature_margin_celsius": _CELSIUS,
     "thermal_throttled": _YES_OR_NO,
     "fan_stalled": _YES_OR_NO,
+    # a cooler that does a third of what it did; better than ever is negative
+    "cooling_loss_percent": _Range(minimum=-100, maximum=300, unit="%"),
 }
 
 _NAME = text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", 'a name of letters, digits, "-", "_" and "."')

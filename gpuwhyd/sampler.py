@@ -216,7 +216,7 @@ class Sampler:
             self._processes.close()
             if self._gpu_users is not None:
                 self._gpu_users.close()
-        self._identifier.stop()
+        self._identifier.rest()
 
     # -- one tick -------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ class LateError(TimeoutError):
 
 
 class Worker(Generic[T]):
-    """One daemon thread, one call at a time.
+    """One daemon thread, one call at a time. It is started by the first call, and by the first after `rest`.
 
     A call that never returns keeps its thread, and nothing else: the process can still end, because the thread is a
     daemon thread (concurrent.futures would wait for it at exit).
@@ -25,9 +25,9 @@ class Worker(Generic[T]):
 
     def __init__(self, name: str) -> None:
         self._jobs: queue.SimpleQueue[tuple[Callable[[], T], asyncio.Future[T]] | None] = queue.SimpleQueue()
+        self._name = name
         self._unfinished = 0
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        self._has_thread = False
 
     @property
     def is_busy(self) -> bool:
@@ -41,15 +41,20 @@ class Worker(Generic[T]):
         # A timer of our own: asyncio.wait_for would make a task each time, and this is called several times a tick.
         timer = loop.call_later(deadline_seconds, _expire, future)
         self._unfinished += 1
+        if not self._has_thread:
+            self._has_thread = True
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
         self._jobs.put((job, future))
         try:
             return await future
         finally:
             timer.cancel()
 
-    def stop(self) -> None:
-        """The thread ends when its present call does, if ever."""
-        self._jobs.put(None)
+    def rest(self) -> None:
+        """There will be no call for a while: the thread ends when its present call does, if ever."""
+        if self._has_thread:
+            self._has_thread = False
+            self._jobs.put(None)
 
     def _work(self) -> None:
         while (item := self._jobs.get()) is not None:

@@ -455,9 +455,9 @@ def test_threads_end_with_the_sampler() -> None:
     async def test() -> None:
         sampler = build(ScriptedBackend("one"), ScriptedBackend("two"))
         await take(sampler, 1)
-        workers = [watch._worker._thread for watch in sampler._watches.values()] + [
-            sampler._identifier._thread
-        ]
+        names = {"backend-one", "backend-two", "processes"}
+        workers = [thread for thread in threading.enumerate() if thread.name in names]
+        assert len(workers) == len(names)
         await sampler.close()
         for thread in workers:
             await asyncio.to_thread(thread.join, 5)
@@ -695,3 +695,24 @@ def test_a_change_brings_a_tick_forward_that_asks_who_has_waited() -> None:
         await sampler.close()
 
     run(test())
+
+
+def test_a_backend_that_has_nothing_to_read_keeps_no_thread() -> None:
+    """Most backends have no card on most machines; a thread for each would cost memory all day."""
+
+    def names() -> set[str]:
+        return {thread.name for thread in threading.enumerate()}
+
+    async def look() -> None:
+        absent = ScriptedBackend("absent")
+        absent.probe_answer = ProbeResult(answer=Probe.LATER)
+        sampler = build(absent, ScriptedBackend("present"))
+        row = sampler.snapshots()
+        await anext(row)
+        while "backend-absent" in names():
+            await asyncio.sleep(0.001)
+        assert "backend-present" in names()
+        await row.aclose()
+        await sampler.close()
+
+    asyncio.run(asyncio.wait_for(look(), 10))

@@ -100,7 +100,7 @@ class BackendWatch:
         """Lets go of the hardware, unless a call hangs in it; ends the thread."""
         if not self._worker.is_busy:
             await self._close(deadline_seconds)
-        self._worker.stop()
+        self._worker.rest()
 
     def _step(self) -> BackendReadings | ProbeResult:
         """In the worker thread."""
@@ -111,6 +111,7 @@ class BackendWatch:
         return self._backend.read()
 
     def _probed(self, result: ProbeResult) -> None:
+        self._worker.rest()  # most backends have nothing to read on most machines
         if result.answer is Probe.NEVER:
             self._set(BackendState.ABSENT, result.message)
             self._next_try_seconds = float("inf")

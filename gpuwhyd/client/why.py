@@ -147,7 +147,8 @@ def outlook_words(explanation: Plain) -> str:
         "falling": "cooling down",
     }.get(trend, "")
     if quiet_in is None:
-        return words
+        coming = number(outlook.get("peak_fan_percent"))
+        return words if coming is None else f"{words}, settles at about {round(coming)} %"
     return (f"{words}, " if words else "") + f"quiet in about {about(quiet_in)}"
 
 

@@ -12,6 +12,7 @@ from gpuwhyd.engine.idle_floor import IdleFloor
 from gpuwhyd.engine.known import Known
 from gpuwhyd.engine.ledger import Ledger
 from gpuwhyd.engine.neighbours import Neighbour
+from gpuwhyd.engine.outlook import follow_cooler
 from gpuwhyd.engine.phases import Change
 from gpuwhyd.engine.rules import Firing, RuleBook
 from gpuwhyd.engine.saved import optional_number, restore, table
@@ -20,6 +21,7 @@ from gpuwhyd.engine.shared_heat import Cooler, cools_the_machine, has_no_fan, sh
 from gpuwhyd.engine.spikes import LastSpike, SpikeWatch
 from gpuwhyd.engine.tachometers import Tachometers
 from gpuwhyd.engine.telling import Telling
+from gpuwhyd.engine.thermal.card import Thermal
 from gpuwhyd.model import (
     EventKind,
     Explanation,
@@ -36,6 +38,8 @@ from gpuwhyd.model import (
 
 GAP_SECONDS = 30.0
 """After a longer pause between readings, what must hold without a break starts anew."""
+BRIDGED_SECONDS = 90.0
+"""A pause in which a cooler does not forget: its heat is followed across it."""
 MOVING_SECONDS = 20.0
 BUSY_UTILIZATION_PERCENT = 10.0
 
@@ -127,6 +131,8 @@ class Card:
             self.known.rules.interrupted()
         self.known.look(now, reading, uses, neighbours)
         change, spike = self._follow_fan(snapshot, reading, settings, before=before)
+        gap = broken and not (first or snapshot.resumed) and dt <= BRIDGED_SECONDS
+        follow_cooler(self.known, snapshot, dt, reading, settings.spike, broken=broken and not gap, gap=gap)
         unsteady = self.known.watch.spike is not None and self.known.level.flat_seconds(now) < MOVING_SECONDS
         self.fan_is_moving = reading.state is GpuState.AWAKE and (unsteady or self.known.level.may_be_rising)
         if change is Change.ROSE and spike is not None:
@@ -137,12 +143,18 @@ class Card:
             self.known.hottest.look(self.explanation, self.known.cooled_watts, started=started)
         kind = self._kind(now, change, spike)
         awake = reading.state is GpuState.AWAKE
-        firings = (
-            self.known.rules.feed(now, alone, settings.rules, fan_stalled=self.known.tachometers.stalled)
-            if awake
-            else ()
-        )
+        firings = self._weigh_rules(now, alone, settings) if awake else ()
         return Outcome(spike_kind=kind, spike=spike or self.known.watch.spike, firings=tuple(firings))
+
+    def _weigh_rules(self, now: float, reading: GpuReading, settings: EngineSettings) -> list[Firing]:
+        loss = self.known.thermal.history.loss_part
+        return self.known.rules.feed(
+            now,
+            reading,
+            settings.rules,
+            fan_stalled=self.known.tachometers.stalled,
+            cooling_loss_percent=None if loss is None else 100 * loss,
+        )
 
     def missing(self, snapshot: Snapshot) -> None:
         """The snapshot has no reading of this card: nothing is concluded from that yet."""
@@ -250,6 +262,7 @@ class Card:
             "watch": self.known.watch.saved(),
             "tachometers": self.known.tachometers.saved(),
             "hot_spots": self.known.hot_spots.saved(),
+            "thermal": self.known.thermal.saved(),
             "rules": self.known.rules.saved(),
             "told": self._telling.saved(),
             "last_at": self._last_at,
@@ -267,6 +280,7 @@ class Card:
         self.known.rules = RuleBook(table(saved["rules"]), same_boot=same_boot)
         self.known.tachometers = Tachometers.restored(table(saved.get("tachometers", {})))
         self.known.hot_spots = HotSpots.restored(table(saved.get("hot_spots", {})))
+        self.known.thermal = Thermal.restored(table(saved.get("thermal", {})))
         self.known.label = str(saved.get("label", self.known.label))
         self.backend = str(saved.get("backend", self.backend))
         ledger, telling = Ledger.restored(table(saved["ledger"])), Telling.restored(saved["told"])

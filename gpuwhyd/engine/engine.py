@@ -8,7 +8,7 @@ from gpuwhyd.engine.cpu_heat import CpuHeat
 from gpuwhyd.engine.neighbours import CPU, Neighbour
 from gpuwhyd.engine.rules import Firing
 from gpuwhyd.engine.saved import table
-from gpuwhyd.engine.sentences import headline
+from gpuwhyd.engine.sentences import ADVICE_COOLER, headline
 from gpuwhyd.engine.settings import EngineSettings
 from gpuwhyd.engine.shared_heat import (
     CHASSIS,
@@ -357,9 +357,8 @@ def _alert(snapshot: Snapshot, card: Card, firing: Firing, *, gone: bool = False
     side = "above" if above else "below"
     if firing.kind is EventKind.ALERT_RAISED:
         held = f" for {round(firing.for_seconds)} s" if firing.for_seconds >= 1 else ""
-        sentence = (
-            f"{card.known.label}: {rule.name}: {rule.metric} is {firing.value:g}, {side} {threshold:g}{held}."
-        )
+        meaning = f" {ADVICE_COOLER}." if rule.metric == "cooling_loss_percent" else ""
+        sentence = f"{card.known.label}: {rule.name}: {rule.metric} is {firing.value:g}, {side} {threshold:g}{held}.{meaning}"
     elif gone:
         sentence = f"{card.known.label}: {rule.name} is over: the card has gone."
     else:

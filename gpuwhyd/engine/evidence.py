@@ -80,6 +80,9 @@ def _learned(known: Known) -> list[Evidence]:
         if level.percent_lies:
             found.append(Evidence(quantity="fan_percent_untrusted", value=1.0))
         found.append(Evidence(quantity="fan_rest_rpm", value=level.rest_rpm, unit="RPM"))
+    thermal = known.thermal
+    if known.watch.spike is not None and (error := thermal.error_part) is not None:
+        found.append(Evidence(quantity="outlook_error_percent", value=100 * error, unit="%"))
     return found
 
 

@@ -7,6 +7,7 @@ from gpuwhyd.engine.causes.facts import Facts, Finding
 from gpuwhyd.engine.causes.shared_cooler import CPU_LOAD_IS_OVER
 from gpuwhyd.engine.evidence import evidence
 from gpuwhyd.engine.known import Known
+from gpuwhyd.engine.outlook import outlook, worse_cooler
 from gpuwhyd.engine.sentences import compose
 from gpuwhyd.engine.shared_heat import cpu_side
 from gpuwhyd.engine.suspects import leading_suspects
@@ -24,8 +25,6 @@ from gpuwhyd.model import (
 WARM_WATTS = 1.0
 WARMING_WATTS = 0.1
 """While a card works, the heat of a first short tick is enough to name who works."""
-REST_PART = 0.1
-"""At the latest when so little of its most heat is left a cooler is taken to need no fan."""
 _NO_OUTLOOK = Outlook()
 _NO_READING = Finding(cause=Cause.UNKNOWN, confidence=0.0, marks=("no_reading",))
 
@@ -38,13 +37,10 @@ def explain(known: Known, snapshot: Snapshot, reading: GpuReading) -> Explanatio
     finding = find(facts)
     if not facts.has_fan:
         finding = replace(finding, marks=(*finding.marks, "no_fan"))
-    outlook = Outlook(trend=facts.trend)
-    if (finding.cause is Cause.RESIDUAL_HEAT and facts.warm) or CPU_LOAD_IS_OVER in finding.marks:
-        # quiet again when no more heat is left than there was when the fan rose
-        target = max(known.heat_at_onset_watts or 0.0, REST_PART * known.hottest.heat_watts)
-        outlook = replace(outlook, quiet_in_seconds=known.cooled().seconds_until(target))
+    load_is_over = finding.cause is Cause.RESIDUAL_HEAT or CPU_LOAD_IS_OVER in finding.marks
+    coming = outlook(known, snapshot.boottime_seconds, facts.trend, load_is_over=load_is_over)
     suspects = facts.suspects if finding.suspects is None else finding.suspects
-    return _explanation(known, snapshot, reading, finding, suspects, outlook)
+    return _explanation(known, snapshot, reading, finding, suspects, coming)
 
 
 def nothing_read(known: Known, snapshot: Snapshot) -> Explanation:
@@ -85,6 +81,7 @@ def _facts(known: Known, snapshot: Snapshot, reading: GpuReading) -> Facts:
         driver_event=known.driver_events.event(now, spike.began_boottime_seconds) if spike else None,
         warmed=warmed,
         neighbours_suspects=leading_suspects(warmed.by.heat.ledger, now) if warmed else (),
+        worse=worse_cooler(known) if up else None,
         cpu=cpu_side(now, reading, ledger, known.cooler) if up and known.cooler is not None else None,
     )
 

@@ -16,6 +16,7 @@ from gpuwhyd.engine.shared_heat import CHASSIS, Cooler, has_no_fan, summed
 from gpuwhyd.engine.spikes import SpikeWatch
 from gpuwhyd.engine.suspicion import Suspicion
 from gpuwhyd.engine.tachometers import Tachometers
+from gpuwhyd.engine.thermal.card import Thermal
 from gpuwhyd.engine.watchers import Watchers
 from gpuwhyd.model import GpuIdentity, GpuReading, GpuState, GpuUse
 
@@ -37,6 +38,7 @@ class Known:
     hot_spots: HotSpots = field(default_factory=HotSpots)
     outside: Outside = field(default_factory=Outside)
     driver_events: DriverEvents = field(default_factory=DriverEvents)
+    thermal: Thermal = field(default_factory=Thermal)
     has_fan: bool = True
     """As of the last reading; a card that sleeps or is let go does not tell."""
     cooler: Cooler | None = None

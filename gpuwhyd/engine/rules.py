@@ -29,14 +29,23 @@ class _Holding:
     """`None` for one that an earlier version has saved without it."""
 
 
-def metric_value(reading: GpuReading, metric: str, *, fan_stalled: float | None = None) -> float | None:
+def metric_value(
+    reading: GpuReading,
+    metric: str,
+    *,
+    fan_stalled: float | None = None,
+    cooling_loss_percent: float | None = None,
+) -> float | None:
     """What a rule's metric says now; `None` when the card has no such reading.
 
     `fan_stalled` is what the card's tachometers say (`Tachometers.stalled`): a reading alone cannot tell a fan that
-    stands from one that does not exist.
+    stands from one that does not exist. `cooling_loss_percent` is what the card's own history says
+    (`History.loss_part`).
     """
     if metric == "fan_stalled":
         return fan_stalled
+    if metric == "cooling_loss_percent":
+        return cooling_loss_percent
     derived = _DERIVED.get(metric)
     value = derived(reading) if derived else getattr(reading, metric)
     return None if value is None else float(value)
@@ -64,13 +73,23 @@ class RuleBook:
         rules: tuple[Rule, ...],
         *,
         fan_stalled: float | None = None,
+        cooling_loss_percent: float | None = None,
     ) -> list[Firing]:
         """What changed with this reading. A raised rule that the configuration has dropped is forgotten quietly."""
         if rules is not self._rules:
             self._rules, names = rules, {rule.name for rule in rules}
             self._holdings = {name: holding for name, holding in self._holdings.items() if name in names}
         fired = (
-            self._weigh(now, rule, metric_value(reading, rule.metric, fan_stalled=fan_stalled))
+            self._weigh(
+                now,
+                rule,
+                metric_value(
+                    reading,
+                    rule.metric,
+                    fan_stalled=fan_stalled,
+                    cooling_loss_percent=cooling_loss_percent,
+                ),
+            )
             for rule in rules
             if _applies(rule, reading)
         )

@@ -29,6 +29,7 @@ from gpuwhyd.engine.words import (
     measured,
     number_of,
     opening,
+    settles,
     several,
     stands_still,
     who,
@@ -36,6 +37,7 @@ from gpuwhyd.engine.words import (
 )
 from gpuwhyd.model import Cause, Evidence, Explanation, Program, ProgramKind, Report
 
+ADVICE_COOLER = "Hotter surroundings or a worse cooler: dust, a blocked intake, dried paste"
 _HIDDEN = Program(kind=ProgramKind.PROCESS, key="hidden", name="a program")
 _PRIVATE_EVIDENCE = frozenset({"last_spike_program"})
 _NAMES_PROGRAM = frozenset({"kept_awake_by", "kept_busy_by"})
@@ -144,11 +146,20 @@ def _workload(e: Explanation) -> str:
     if evidence_of(e, "no_fan"):
         return f"{opening(e)}, {as_percent(leading.share)} of its heat by {who(leading)}{guess(e)}."
     made = f"{who(leading)} made {as_percent(leading.share)} of its heat{guess(e)}"
-    return f"{opening(e)} because {made}{measured(e)}."
+    return f"{opening(e)} because {made}{measured(e)}{settles(e)}."
 
 
 def _workload_mixed(e: Explanation) -> str:
-    return f"{opening(e)} because several programs heat it together, {several(e)}{guess(e)}{measured(e)}."
+    return f"{opening(e)} because several programs heat it together, {several(e)}{guess(e)}{measured(e)}{settles(e)}."
+
+
+def _ambient(e: Explanation) -> str:
+    loss = number_of(e, "cooling_loss_percent")
+    more = f"{round(loss)} % more" if loss is not None else "more"
+    return (
+        f"{opening(e)} though its fan used to rest at this load: the card warms {more} for the same power than before."
+        f" {ADVICE_COOLER}.{meanwhile(e)}"
+    )
 
 
 def _residual_heat(e: Explanation) -> str:
@@ -196,6 +207,7 @@ def _unknown(e: Explanation) -> str:
 
 _ENDED_BY_CAUSE: dict[Cause, Callable[[Explanation], str]] = {
     Cause.DRIVER_EVENT: driver_event_ended,
+    Cause.AMBIENT: lambda _: " because the card warms more than it used to",
     Cause.FAN_FAULT: fan_fault_ended,
     Cause.HOTSPOT: hotspot_ended,
     Cause.IDLE_CLOCKS: idle_clocks_ended,
@@ -208,6 +220,7 @@ _ENDED_BY_CAUSE: dict[Cause, Callable[[Explanation], str]] = {
 _BY_CAUSE: dict[Cause, Callable[[Explanation], str]] = {
     Cause.QUIET: _quiet,
     Cause.WORKLOAD: _workload,
+    Cause.AMBIENT: _ambient,
     Cause.WORKLOAD_MIXED: _workload_mixed,
     Cause.RESIDUAL_HEAT: _residual_heat,
     Cause.HIDDEN_WORKLOAD: _hidden_workload,

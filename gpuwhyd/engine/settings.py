@@ -23,8 +23,9 @@ RULE_METRICS = (
     "temperature_margin_celsius",
     "thermal_throttled",
     "fan_stalled",
+    "cooling_loss_percent",
 )
-"""Names a rule may watch: a reading's quantities, and four derived from them."""
+"""Names a rule may watch: a reading's quantities, and five derived from them and from what was learned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,14 @@ SHIPPED_RULES = (
         for_seconds=20.0,
         cooldown_seconds=600.0,
         severity=Severity.CRITICAL,
+    ),
+    Rule(
+        name="cooler-got-worse",
+        metric="cooling_loss_percent",
+        above=20.0,
+        clear=10.0,
+        cooldown_seconds=86400.0,
+        severity=Severity.NOTICE,
     ),
     Rule(
         name="memory-pressure",

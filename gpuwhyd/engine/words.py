@@ -101,6 +101,14 @@ def measured(e: Explanation) -> str:
     return f": {', '.join(parts)}" if parts else ""
 
 
+def settles(e: Explanation) -> str:
+    """`; it will settle at about 65 %`, while the fan rises and that is known."""
+    coming, now = e.outlook.peak_fan_percent, e.fan_percent
+    if coming is None or now is None or evidence_of(e, "fan_percent_untrusted"):
+        return ""
+    return f"; it will settle at about {round(coming)} %"
+
+
 def guess(e: Explanation) -> str:
     """What shares rest on where nobody tells who made the card work."""
     return " (a guess, by who holds its memory)" if evidence_of(e, "engine_times_unknown") else ""

@@ -20,6 +20,7 @@ class Cause(StrEnum):
     NEIGHBOUR_HEAT = "neighbour-heat"
     SHARED_COOLER = "shared-cooler"
     DRIVER_EVENT = "driver-event"
+    AMBIENT = "ambient"
     UNKNOWN = "unknown"
 
 
@@ -55,6 +56,10 @@ class Outlook:
     trend: str = "unknown"
     """`rising`, `steady`, `falling` or `unknown`."""
     quiet_in_seconds: float | None = None
+    """When the fan is expected to be at rest, once the load is over."""
+    peak_fan_percent: float | None = None
+    """Where a fan that still rises is expected to settle when the load goes on as it is."""
+    peak_temperature_celsius: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,7 +101,7 @@ class EventsReader:
 
     def close(self) -> None:
         """Does not wait for a read that hangs."""
-        self._worker.stop()
+        self._worker.rest()
 
     async def _events(self, sender: str, query: EventsQuery) -> Body:
         if sender in self._senders:

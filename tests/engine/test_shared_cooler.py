@@ -228,7 +228,8 @@ def test_a_program_on_cpu_and_gpu_has_the_heat_of_both() -> None:
 def test_after_the_load_the_cpus_heat_still_names_who_left_it() -> None:
     laptop = loud(on_cpu={FIREFOX: 58.0})
     laptop.tick(ended=(FIREFOX,), rpm=4000, celsius=80)
-    laptop.run(30, rpm=3500, celsius=70)
+    for second in range(0, 30, 2):
+        laptop.run(2, rpm=4000 - 20 * second, celsius=80 - second / 3)
     assert laptop.fan.cause is Cause.SHARED_COOLER
     assert (
         "because of the heat that firefox (user anna) left through the CPU, which shares the cooler; it exited"

@@ -7,6 +7,7 @@ Confidences are calibrated by eye on recordings, not yet measured: a visible pro
 
 from collections.abc import Callable
 
+from gpuwhyd.engine.causes.ambient import ambient
 from gpuwhyd.engine.causes.driver_event import driver_event
 from gpuwhyd.engine.causes.facts import Facts, Finding
 from gpuwhyd.engine.causes.fan_fault import fan_fault
@@ -37,6 +38,7 @@ CAUSES: tuple[Callable[[Facts], Finding | None], ...] = (
     shared_cooler,
     hotspot,
     residual_heat,
+    ambient,
     workload,
     workload_mixed,
     hidden_workload,

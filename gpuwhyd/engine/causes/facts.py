@@ -8,6 +8,7 @@ from gpuwhyd.engine.hot_spots import Hot
 from gpuwhyd.engine.neighbours import Warmed
 from gpuwhyd.engine.shared_heat import CpuSide
 from gpuwhyd.engine.tachometers import FanFault
+from gpuwhyd.engine.thermal.history import Worse
 from gpuwhyd.engine.watchers import Watched
 from gpuwhyd.model import Cause, Evidence, Suspect
 
@@ -56,6 +57,8 @@ class Facts:
     """Something beside the card works and heats it."""
     neighbours_suspects: tuple[Suspect, ...] = ()
     """The programs that heat what warms the card."""
+    worse: Worse | None = None
+    """Its cooling, where its own history is long enough to tell."""
     cpu: CpuSide | None = None
     """The CPU's part, while a fan of the machine is up."""
 

@@ -1,31 +1,17 @@
 """The tick: every backend is asked off the event loop with a deadline, and joined with who the processes are."""
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from gpuwhyd.backends.base import Backend
 from gpuwhyd.backends.chassis_fans import CHASSIS
 from gpuwhyd.backends.merge import merged
 from gpuwhyd.backends.watch import BackendWatch
-from gpuwhyd.model import (
-    BackendState,
-    FieldSource,
-    GpuReading,
-    GpuState,
-    GpuUse,
-    HostReading,
-    HostUse,
-    ProcessExit,
-    ProcessIdentity,
-    Snapshot,
-)
-from gpuwhyd.worker import LateError, Worker
-
-log = logging.getLogger(__name__)
+from gpuwhyd.model import BackendState, FieldSource, GpuState, Snapshot
+from gpuwhyd.who import GpuUsers, Host, Processes, Who
 
 LONGEST_PAUSE_SECONDS = 20.0
 """Sampling stops while the machine goes to sleep, but never for longer: the word that it is back may be lost."""
@@ -68,46 +54,6 @@ class SystemClock:
         return seconds
 
 
-class Processes(Protocol):
-    """Who a pid is and when it ended; called from one worker thread. See processes.table.ProcessTable."""
-
-    def identify_all(self, pids: Iterable[int]) -> dict[int, ProcessIdentity]: ...
-
-    def exits(self, boottime_seconds: float) -> tuple[ProcessExit, ...]: ...
-
-    def forget_idle(self, in_use: Collection[int]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class GpuUsers(Protocol):
-    """Who uses the cards whose backends cannot tell; called from the same thread. See processes.gpu_users."""
-
-    def complete(self, readings: tuple[GpuReading, ...], boottime_seconds: float) -> tuple[GpuReading, ...]:
-        """The same readings, with `processes` where they were `None` and it can be told."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class Host(Protocol):
-    """The CPU side of the machine; called from the same thread. See processes.host."""
-
-    def read(self, readings: tuple[GpuReading, ...], boottime_seconds: float) -> HostReading | None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Who:
-    """What the worker that reads /proc has found out in one tick."""
-
-    readings: tuple[GpuReading, ...]
-    uses: tuple[GpuUse, ...] = ()
-    exits: tuple[ProcessExit, ...] = ()
-    host: HostReading | None = None
-    host_uses: tuple[HostUse, ...] = ()
-    hidden: bool = True
-
-
 class Sampler:
     """`async for snapshot in sampler.snapshots()`: one a tick, for ever.
 
@@ -135,29 +81,20 @@ class Sampler:
         """
         self.fan_moves = False
         self._settings = settings
-        self._processes = processes
         self._clock = clock
-        self._processes_hidden = processes_hidden
         self._suspended_seconds = suspended_seconds
         self._slept_before = suspended_seconds()
         self._watches = {backend.name: BackendWatch(backend, monotonic_seconds) for backend in backends}
         self._instead_of = {
             name: self._watches[other] for name, other in instead_of.items() if other in self._watches
         }
-        self._gpu_users = gpu_users
-        self._host = host
-        self._identifier: Worker[_Who] = Worker("processes")
+        self._who = Who(processes, processes_hidden=processes_hidden, gpu_users=gpu_users, host=host)
         self._wake = asyncio.Event()
         self._awake = asyncio.Event()
         self._awake.set()
         self._resumed = False
         self._all_asleep = False
         self._waiting: list[asyncio.Future[None]] = []
-        self._nameless = False
-        self._exits: list[ProcessExit] = []
-        """Not yet told: what is noticed too late for one tick is told with the next."""
-        self._uses: dict[tuple[str, int], GpuUse] = {}
-        """Of the last tick: most go on unchanged. Only the worker's thread touches it."""
 
     @property
     def interval_seconds(self) -> float:
@@ -212,11 +149,7 @@ class Sampler:
         """Lets go of all hardware that answers."""
         deadline = self._settings.deadline_seconds
         await asyncio.gather(*(watch.close(min(deadline, 2.0)) for watch in self._watches.values()))
-        if not self._identifier.is_busy:
-            self._processes.close()
-            if self._gpu_users is not None:
-                self._gpu_users.close()
-        self._identifier.rest()
+        self._who.close()
 
     # -- one tick -------------------------------------------------------------------------------------------------
 
@@ -231,7 +164,7 @@ class Sampler:
             answers = await asyncio.gather(*(watch.ask(deadline) for watch in due))
         readings = merged([reading for answer in answers for reading in answer])
         boottime_seconds, wall_usec = self._clock.boottime_seconds(), self._clock.wall_usec()
-        who = await self._who(readings, boottime_seconds)
+        who = await self._who.find(readings, boottime_seconds, deadline)
         # fans of the machine itself never sleep; on a laptop whose GPUs do they are looked at as seldom
         states = {reading.state for reading in who.readings if reading.gpu.vendor != CHASSIS}
         self._all_asleep = states == {GpuState.ASLEEP}
@@ -263,58 +196,6 @@ class Sampler:
             elif watch.is_due():
                 due.append(watch)
         return due
-
-    async def _who(self, readings: tuple[GpuReading, ...], boottime_seconds: float) -> _Who:
-        """Reading /proc can block too (a command line, while its process is being torn down)."""
-        try:
-            if self._identifier.is_busy:
-                raise LateError
-            who = await self._identifier.call(
-                lambda: self._identify(readings, boottime_seconds), self._settings.deadline_seconds
-            )
-        except LateError:
-            if not self._nameless:
-                log.warning("reading /proc blocks; who uses the GPUs is not known until it returns")
-        except Exception:
-            if not self._nameless:
-                log.exception("who uses the GPUs is not known: a fault of gpuwhyd, please report it")
-        else:
-            self._nameless = False
-            self._exits.clear()
-            return who
-        self._nameless = True
-        return _Who(readings=tuple(replace(reading, processes=None) for reading in readings))
-
-    def _identify(self, readings: tuple[GpuReading, ...], boottime_seconds: float) -> _Who:
-        """In the worker thread."""
-        if self._gpu_users is not None:
-            readings = self._gpu_users.complete(readings, boottime_seconds)
-        host = self._host.read(readings, boottime_seconds) if self._host is not None else None
-        on_cpu = (host.processes or ()) if host is not None else ()
-        pids = {process.pid for reading in readings for process in reading.processes or ()}
-        pids.update(process.pid for process in on_cpu)
-        known = self._processes.identify_all(pids)
-        before, self._uses = self._uses, {}
-        for reading in readings:
-            gpu_id = reading.gpu.id
-            for process in reading.processes or ():
-                identity, place = known.get(process.pid), (gpu_id, process.pid)
-                if identity is None:
-                    continue
-                use = before.get(place)
-                if use is None or use.use is not process or use.process is not identity:
-                    use = GpuUse(gpu_id=gpu_id, process=identity, use=process)
-                self._uses[place] = use
-        self._exits += self._processes.exits(boottime_seconds)
-        self._processes.forget_idle(known)
-        return _Who(
-            readings=readings,
-            uses=tuple(self._uses.values()),
-            exits=tuple(self._exits),
-            host=host,
-            host_uses=tuple(HostUse(process=known[p.pid], use=p) for p in on_cpu if p.pid in known),
-            hidden=self._processes_hidden(),
-        )
 
     def _has_slept(self) -> bool:
         slept = self._suspended_seconds()

@@ -83,7 +83,7 @@ async def grown(chain: Chain, cycle: Callable[[int], Awaitable[None]]) -> Kept:
     after = Kept.now()
     assert chain.engine._cards == {}
     assert len(chain.engine._dormant) == len(chain.engine._removed) <= MOST_REMEMBERED_CARDS
-    assert (chain.sampler._uses, chain.sampler._exits, chain.sampler.sources()) == ({}, [], ())
+    assert (chain.sampler._who._uses, chain.sampler._who._exits, chain.sampler.sources()) == ({}, [], ())
     return Kept(descriptors=after.descriptors - before.descriptors, blocks=after.blocks - before.blocks)
 
 

@@ -307,7 +307,7 @@ def test_a_proc_that_blocks_leaves_the_cards_users_unknown_not_absent() -> None:
             assert snapshot.uses == ()
             assert snapshot.processes_hidden, "what cannot be looked up must not be told to all"
         release.set()
-        while sampler._identifier.is_busy:
+        while sampler._who._worker.is_busy:
             await asyncio.sleep(0)
         (snapshot,) = await take(sampler, 1)
         assert [use.process.pid for use in snapshot.uses] == [5]
@@ -324,7 +324,7 @@ def test_an_end_that_was_noticed_too_late_for_its_tick_is_told_with_the_next() -
         sampler = build(ScriptedBackend(), processes=processes, settings=SHORT)
         assert (await take(sampler, 1))[0].exits == ()
         release.set()
-        while sampler._identifier.is_busy:
+        while sampler._who._worker.is_busy:
             await asyncio.sleep(0)
         first, second = await take(sampler, 2)
         assert [ended.process.pid for ended in first.exits] == [5]

@@ -23,7 +23,7 @@ class FieldSource:
     quantity: str
     """A field's name of GpuReading, or `fan_percent` and `fan_rpm`; empty: all of them, of a card that is not read."""
     source: str
-    """The file below the card's sysfs directory, or the function of the driver's library."""
+    """The file below the card's sysfs directory, the function of the driver's library, or the place in its program's answer."""
     lack: Lack | None = None
     """`None`: it was read."""
     advice: str = ""

@@ -205,13 +205,33 @@ def gap(rng: random.Random, seed: int, story: str) -> Scenario:
     )
 
 
+def half_hidden(rng: random.Random, seed: int, story: str) -> Scenario:
+    """A program that can be seen and one that cannot, together; one of them may end before the other."""
+    kind = card(rng)
+    start, length = rng.uniform(60, 180), rng.uniform(240, 600)
+    percent, part = rng.uniform(80, 98), rng.uniform(0.2, 0.8)
+    seen = _program(rng, kind, 1, start, length * rng.uniform(0.6, 1), percent * part)
+    unseen = _program(rng, kind, 2, start, length * rng.uniform(0.6, 1), percent * (1 - part), visible=False)
+    return Scenario(seed=seed, story=story, kind=kind, programs=(seen, unseen), seconds=start + length + 900)
+
+
 def blind(rng: random.Random, seed: int, story: str) -> Scenario:
-    """Nobody tells who works, only who holds how much memory."""
+    """Nobody tells who works, only who holds how much memory; those who work tend to hold more."""
     kind = card(rng)
     start, length = rng.uniform(60, 180), rng.uniform(180, 500)
     seconds = start + length + 900
-    worker = _program(
-        rng, kind, 1, start, length, rng.uniform(70, 100), memory_bytes=round(rng.uniform(1, 12) * (1 << 30))
+    count = rng.choice((1, 1, 2))
+    workers = tuple(
+        _program(
+            rng,
+            kind,
+            number,
+            start,
+            length,
+            rng.uniform(70, 100) / count,
+            memory_bytes=round(rng.uniform(0.5, 10) * (1 << 30)),
+        )
+        for number in range(1, count + 1)
     )
     holders = tuple(
         _program(
@@ -222,12 +242,12 @@ def blind(rng: random.Random, seed: int, story: str) -> Scenario:
             seconds,
             0.0,
             exits=False,
-            memory_bytes=round(rng.uniform(0.1, 3) * (1 << 30)),
+            memory_bytes=round(rng.uniform(0.1, 6) * (1 << 30)),
         )
         for number in range(rng.randrange(3))
     )
     return Scenario(
-        seed=seed, story=story, kind=kind, programs=(worker, *holders), seconds=seconds, engine_times=False
+        seed=seed, story=story, kind=kind, programs=(*workers, *holders), seconds=seconds, engine_times=False
     )
 
 
@@ -326,6 +346,7 @@ STORIES: dict[str, Callable[[random.Random, int, str], Scenario]] = {
     "pinned": pinned,
     "rest": rest,
     "gap": gap,
+    "half-hidden": half_hidden,
     "blind": blind,
     "suspend": suspend,
     "clock-jump": clock_jump,

@@ -7,6 +7,8 @@ from script.evaluate_world import HIDDEN, Sample, Scenario
 
 RISE_PERCENT, SETTLE_PERCENT = 8.0, 3.0
 """What a person hears as a fan that is up, and as back at rest."""
+NEARLY_PERCENT = 6.5
+"""A fan that goes up by so much may be told: sensors round, and waver by a point, at rest and at the top."""
 WORK_PART = 0.06
 """Of the power limit: less than this above idle is no work that heats."""
 DOMINANT, MIXED = 0.62, 0.45
@@ -39,26 +41,29 @@ class Answer:
     quiet_in_seconds: float | None
 
 
-def swings(scenario: Scenario, samples: list[Sample]) -> list[Swing]:
+def swings(scenario: Scenario, samples: list[Sample], rise: float = RISE_PERCENT) -> list[Swing]:
     """From the fan's own speed, without noise. Rests of less than a minute do not part two swings."""
     rest = scenario.kind.rest_percent
     found: list[Swing] = []
     left: float | None = None
     onset: float | None = None
     low_since: float | None = None
+    before = 0.0
     for sample in samples:
         above = sample.true_percent - rest
         if above <= SETTLE_PERCENT:
-            low_since = sample.seconds if low_since is None else low_since
+            since = before if sample.resumed else sample.seconds  # a fan at rest after a sleep rested in it
+            low_since = since if low_since is None else low_since
             if onset is None:
                 left = None
             elif sample.seconds - low_since >= 60:
                 found.append(Swing(onset=onset, left_rest=left or onset, end=low_since))
                 left = onset = None
+            before = sample.seconds
             continue
-        low_since = None
+        low_since, before = None, sample.seconds
         left = sample.seconds if left is None else left
-        if onset is None and above >= RISE_PERCENT:
+        if onset is None and above >= rise:
             onset = sample.seconds
     if onset is not None:
         found.append(Swing(onset=onset, left_rest=left or onset, end=low_since))
@@ -76,8 +81,18 @@ def shares(heat: dict[str, float], visible: set[str]) -> dict[str, float]:
     return dict(parts)
 
 
-def right_causes(parts: dict[str, float], *, works: bool) -> set[str]:
-    """The causes that are right for these shares of the heat; more than one near the borders."""
+def right_causes(
+    parts: dict[str, float], *, works: bool, outside: float = 0.0, heat: dict[str, float] | None = None
+) -> set[str]:
+    """The causes that are right for these shares of the heat; more than one near the borders.
+
+    `outside` and `heat`: how many kelvin something beside the card has added, and each program.
+    """
+    own = sum((heat or {}).values())
+    if not works and outside > 1 and own < outside:
+        return {"neighbour-heat", "residual-heat"} if own > outside / 4 else {"neighbour-heat"}
+    if not works and heat is not None and own < 0.5:
+        return {"driver-event"}  # nothing else spins up a fan in this world
     unseen = parts.get(HIDDEN, 0.0)
     best = sorted((part for name, part in parts.items() if name != HIDDEN), reverse=True)
     if not works:

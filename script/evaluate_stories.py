@@ -2,8 +2,9 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
-from script.evaluate_world import CardKind, Program, Scenario
+from script.evaluate_world import Beside, Card, CardKind, Program, Scenario
 
 
 def scenario(seed: int) -> Scenario:
@@ -204,6 +205,136 @@ def gap(rng: random.Random, seed: int, story: str) -> Scenario:
     )
 
 
+def half_hidden(rng: random.Random, seed: int, story: str) -> Scenario:
+    """A program that can be seen and one that cannot, together; one of them may end before the other."""
+    kind = card(rng)
+    start, length = rng.uniform(60, 180), rng.uniform(240, 600)
+    percent, part = rng.uniform(80, 98), rng.uniform(0.2, 0.8)
+    seen = _program(rng, kind, 1, start, length * rng.uniform(0.6, 1), percent * part)
+    unseen = _program(rng, kind, 2, start, length * rng.uniform(0.6, 1), percent * (1 - part), visible=False)
+    return Scenario(seed=seed, story=story, kind=kind, programs=(seen, unseen), seconds=start + length + 900)
+
+
+def blind(rng: random.Random, seed: int, story: str) -> Scenario:
+    """Nobody tells who works, only who holds how much memory; those who work tend to hold more."""
+    kind = card(rng)
+    start, length = rng.uniform(60, 180), rng.uniform(180, 500)
+    seconds = start + length + 900
+    count = rng.choice((1, 1, 2))
+    workers = tuple(
+        _program(
+            rng,
+            kind,
+            number,
+            start,
+            length,
+            rng.uniform(70, 100) / count,
+            memory_bytes=round(rng.uniform(0.5, 10) * (1 << 30)),
+        )
+        for number in range(1, count + 1)
+    )
+    holders = tuple(
+        _program(
+            rng,
+            kind,
+            90 + number,
+            6,
+            seconds,
+            0.0,
+            exits=False,
+            memory_bytes=round(rng.uniform(0.1, 6) * (1 << 30)),
+        )
+        for number in range(rng.randrange(3))
+    )
+    return Scenario(
+        seed=seed, story=story, kind=kind, programs=(*workers, *holders), seconds=seconds, engine_times=False
+    )
+
+
+def suspend(rng: random.Random, seed: int, story: str) -> Scenario:
+    """The machine sleeps in mid-load, for a minute or an hour."""
+    whole = single(rng, seed, story)
+    program = whole.programs[0]
+    begin = program.start_seconds + rng.uniform(100, 170)
+    slept = rng.choice((60.0, 600.0, 3600.0))
+    programs = (replace(program, stop_seconds=program.stop_seconds + slept), *whole.programs[1:])
+    return replace(
+        whole, programs=programs, seconds=whole.seconds + slept, suspends=((begin, begin + slept),)
+    )
+
+
+def clock_jump(rng: random.Random, seed: int, story: str) -> Scenario:
+    """The wall clock is set twice, by hours."""
+    whole = single(rng, seed, story)
+    start = whole.programs[0].start_seconds
+    jumps = ((start + rng.uniform(50, 150), rng.choice((-7200.0, 7200.0))), (start + 400, 86400.0))
+    return replace(whole, clock_jumps=jumps)
+
+
+def pid_reuse(rng: random.Random, seed: int, story: str) -> Scenario:
+    """A program ends, and another gets its pid."""
+    whole = handover(rng, seed, story)
+    first, second = whole.programs
+    later = replace(
+        second,
+        pid=first.pid,
+        start_seconds=second.start_seconds + 8,
+        stop_seconds=second.stop_seconds + 8,
+    )
+    return replace(whole, programs=(first, later))
+
+
+def reset(rng: random.Random, seed: int, story: str) -> Scenario:
+    """The driver resets an idle card, or one in mid-load, whose program it kills; the fan runs full for a while."""
+    kind = card(rng)
+    at = rng.uniform(150, 300)
+    lost = (at, at + rng.uniform(4, 15))
+    programs: tuple[Program, ...] = ()
+    if rng.random() < 0.5:
+        start = at - rng.uniform(90, 140)
+        programs = (_program(rng, kind, 1, start, at - start, rng.uniform(80, 100)),)
+    return Scenario(seed=seed, story=story, kind=kind, programs=programs, seconds=at + 600, resets=(lost,))
+
+
+def neighbour(rng: random.Random, seed: int, story: str) -> Scenario:
+    """Two cards in one case: the other one works, and this one gets hot enough for its fan."""
+    kind = card(rng)
+    limit = rng.uniform(180, 350)
+    idle = rng.uniform(10, 30)
+    start, length = rng.uniform(60, 180), rng.uniform(500, 900)
+    worker = Program(
+        name="program-7.service",
+        pid=7000,
+        start_seconds=start,
+        stop_seconds=start + length,
+        engine_percent=rng.uniform(90, 100),
+        watts_per_percent=(limit - idle) / 100,
+    )
+    to_start = kind.start_celsius - Card(kind=kind).celsius
+    beside = Beside(
+        program=worker,
+        idle_watts=idle,
+        limit_watts=limit,
+        gain_kelvin=(to_start + rng.uniform(6, 14)) / 0.9,
+        seconds=rng.uniform(80, 200),
+    )
+    return Scenario(
+        seed=seed, story=story, kind=kind, programs=(), seconds=start + length + 900, beside=beside
+    )
+
+
+def cycling(rng: random.Random, seed: int, story: str) -> Scenario:
+    """A zero-RPM card whose load keeps it around the threshold of its fan for an hour."""
+    kind = replace(
+        card(rng), rest_percent=0.0, start_percent=rng.uniform(25, 32), stop_below_kelvin=rng.uniform(3, 6)
+    )
+    kelvin = kind.die_kelvin_per_watt + 2.2 * (kind.fast_kelvin_per_watt + kind.slow_kelvin_per_watt)
+    needed = (kind.start_celsius - kind.ambient_celsius + rng.uniform(1, 4)) / kelvin - kind.idle_watts
+    program = _program(rng, kind, 1, 60, 3600, 50.0, exits=False)
+    program = replace(program, watts_per_percent=max(needed, 0.1 * kind.limit_watts) / 50)
+    return Scenario(seed=seed, story=story, kind=kind, programs=(program,), seconds=4500)
+
+
 STORIES: dict[str, Callable[[random.Random, int, str], Scenario]] = {
     "single": single,
     "mixed": mixed,
@@ -215,4 +346,12 @@ STORIES: dict[str, Callable[[random.Random, int, str], Scenario]] = {
     "pinned": pinned,
     "rest": rest,
     "gap": gap,
+    "half-hidden": half_hidden,
+    "blind": blind,
+    "suspend": suspend,
+    "clock-jump": clock_jump,
+    "pid-reuse": pid_reuse,
+    "reset": reset,
+    "neighbour": neighbour,
+    "cycling": cycling,
 }

@@ -18,6 +18,7 @@ STEP_SECONDS = 1.0
 """Of the physics; sensors are read every SAMPLE_SECONDS."""
 SAMPLE_SECONDS = 2.0
 HIDDEN = "(hidden)"
+SPIN_SECONDS = 16.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class Program:
     duty: float = 1.0
     jobs: bool = False
     """Each period is a process of its own, with a pid of its own."""
+    memory_bytes: int = 1 << 30
 
     def works(self, now: float) -> bool:
         if not self.start_seconds <= now < self.stop_seconds:
@@ -93,6 +95,8 @@ class Card:
     percent: float = 0.0
     turning: bool = False
     watts: dict[str, float] = field(default_factory=dict)
+    outside_kelvin: float = 0.0
+    """What something beside the card adds."""
 
     def __post_init__(self) -> None:
         kind = self.kind
@@ -108,7 +112,8 @@ class Card:
     def celsius(self) -> float:
         kind = self.kind
         die = kind.die_kelvin_per_watt * self.power_watts
-        return kind.ambient_celsius + die + sum(self.fast.values()) + sum(self.slow.values())
+        stores = sum(self.fast.values()) + sum(self.slow.values())
+        return kind.ambient_celsius + self.outside_kelvin + die + stores
 
     def advance(self, programs: tuple[Program, ...], now: float, dt: float) -> None:
         """One step of the physics with these programs at work."""
@@ -175,6 +180,23 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """Another card in the same case, which warms the first."""
+
+    program: Program
+    idle_watts: float
+    limit_watts: float
+    gain_kelvin: float
+    """So much at full load, in the end."""
+    seconds: float
+
+    def watts(self, now: float) -> float:
+        program = self.program
+        work = program.engine_percent * program.watts_per_percent if program.works(now) else 0.0
+        return self.idle_watts + work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     seed: int
     story: str
@@ -183,6 +205,27 @@ class Scenario:
     seconds: float
     gaps: tuple[tuple[float, float], ...] = ()
     """(from, to): no sample in between."""
+    suspends: tuple[tuple[float, float], ...] = ()
+    """(from, to): the machine sleeps, nobody works."""
+    clock_jumps: tuple[tuple[float, float], ...] = ()
+    """(when, seconds): the wall clock is set."""
+    resets: tuple[tuple[float, float], ...] = ()
+    """(from, to): the card is lost; then its fan runs full for SPIN_SECONDS."""
+    engine_times: bool = True
+    """False: nobody tells who works, only who holds memory."""
+    beside: Beside | None = None
+
+    def asleep(self, now: float) -> bool:
+        return any(begin <= now < end for begin, end in self.suspends)
+
+    def lost(self, now: float) -> bool:
+        return any(begin <= now < end for begin, end in self.resets)
+
+    def spins(self, now: float) -> bool:
+        return any(end <= now < end + SPIN_SECONDS for _, end in self.resets)
+
+    def wall_offset(self, now: float) -> float:
+        return sum(seconds for when, seconds in self.clock_jumps if when <= now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +244,9 @@ class Sample:
     true_percent: float
     true_heat: dict[str, float]
     true_watts: dict[str, float]
+    resumed: bool = False
+    lost: bool = False
+    true_outside_kelvin: float = 0.0
 
 
 def run(scenario: Scenario) -> Iterator[Sample]:
@@ -211,9 +257,15 @@ def run(scenario: Scenario) -> Iterator[Sample]:
     busy: dict[tuple[str, int], float] = {}
     total = 0.0
     alive: set[tuple[str, int]] = set()
+    slept = False
     while now < scenario.seconds:
-        card.advance(scenario.programs, now, STEP_SECONDS)
-        for program in scenario.programs:
+        asleep = scenario.asleep(now)
+        slept = slept or asleep
+        _warm(card, scenario, now, asleep=asleep)
+        card.advance(() if asleep else scenario.programs, now, STEP_SECONDS)
+        if scenario.spins(now):
+            card.percent, card.turning = 100.0, True
+        for program in () if asleep else scenario.programs:
             pid = program.process(now)
             if program.works(now) and pid is not None:
                 work = program.engine_percent * STEP_SECONDS
@@ -222,7 +274,7 @@ def run(scenario: Scenario) -> Iterator[Sample]:
                     busy[program.name, pid] = busy.get((program.name, pid), 0.0) + work
         now += STEP_SECONDS
         since += STEP_SECONDS
-        if now < due or any(begin <= now < end for begin, end in scenario.gaps):
+        if now < due or asleep or any(begin <= now < end for begin, end in scenario.gaps):
             continue
         due = now + SAMPLE_SECONDS - STEP_SECONDS / 2
         living = {
@@ -242,8 +294,19 @@ def run(scenario: Scenario) -> Iterator[Sample]:
             true_percent=card.percent,
             true_heat=card.heat(),
             true_watts=dict(card.watts),
+            resumed=slept,
+            lost=scenario.lost(now),
+            true_outside_kelvin=card.outside_kelvin,
         )
-        alive, busy, total, since = living, {}, 0.0, 0.0
+        alive, busy, total, since, slept = living, {}, 0.0, 0.0, False
+
+
+def _warm(card: Card, scenario: Scenario, now: float, *, asleep: bool) -> None:
+    if (beside := scenario.beside) is not None:
+        full = beside.limit_watts - beside.idle_watts
+        part = 0.0 if asleep else (beside.watts(now) - beside.idle_watts) / full
+        goal = beside.gain_kelvin * part
+        card.outside_kelvin += (goal - card.outside_kelvin) * (1 - math.exp(-STEP_SECONDS / beside.seconds))
 
 
 def _engine(percent: float, noise: random.Random) -> float:

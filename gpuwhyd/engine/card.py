@@ -232,7 +232,10 @@ class Card:
     def _remembered(self, spike: Spike | None) -> Spike | None:
         if spike is not None and spike.ended_usec is not None:
             self.known.watch.last = LastSpike(
-                spike_id=spike.spike_id, ended_usec=spike.ended_usec, program=self.known.hottest.program
+                spike_id=spike.spike_id,
+                ended_usec=spike.ended_usec,
+                program=self.known.hottest.program,
+                ended_boottime_seconds=None if spike.ended_by == "reboot" else spike.ended_boottime_seconds,
             )
         return spike
 
@@ -290,6 +293,8 @@ class Card:
             self.known.heat.ledger, self._telling, self._last_at = ledger, telling, last_at
             self.known.heat_at_onset_watts = optional_number(saved["heat_at_onset_watts"])
             self._just_restored = True
+        elif self.known.watch.last is not None:
+            self.known.watch.last = replace(self.known.watch.last, ended_boottime_seconds=None)
         if self.known.watch.spike is not None and telling.answer is not None:
             self.known.hottest.last_told(self.known.gpu.id, telling.answer[0], ledger, self._seen_last_at)
 

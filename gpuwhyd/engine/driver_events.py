@@ -10,8 +10,9 @@ GONE_SECONDS = 3.0
 """A card that was not there for so long was reset or got its driver anew; a log shows 4.6 s around a reset."""
 RISE_SECONDS = 30.0
 """A fan that such an event spins up does so within this time: fans run full until the driver takes over."""
-LASTS_SECONDS = 120.0
-"""And is down again within this."""
+LASTS_SECONDS = 300.0
+FLAT_SECONDS = 60.0
+"""It comes down again: within the first, and one that holds its speed for the second has another reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +49,13 @@ class DriverEvents:
         if kind is not None:
             self._kind, self._at = kind, now
 
-    def event(self, now: float, rose_at: float) -> DriverEvent | None:
-        """The event that spun up a fan that rose at `rose_at`, if there was one just before."""
+    def event(self, now: float, rose_at: float, flat_seconds: float) -> DriverEvent | None:
+        """The event that spun up a fan that rose at `rose_at`, if there was one just before.
+
+        `flat_seconds`: for how long the fan has not moved.
+        """
         if self._at is None or now - self._at > LASTS_SECONDS or rose_at - self._at > RISE_SECONDS:
+            return None
+        if flat_seconds > FLAT_SECONDS:
             return None
         return DriverEvent(kind=self._kind, seconds_ago=now - self._at)

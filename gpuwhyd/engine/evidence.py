@@ -90,7 +90,10 @@ def _last_spike(known: Known, snapshot: Snapshot) -> list[Evidence]:
     last = known.watch.last
     if last is None or known.watch.spike is not None:
         return []
-    ago = max(0.0, (snapshot.wall_usec - last.ended_usec) / 1e6)
+    if last.ended_boottime_seconds is not None:
+        ago = snapshot.boottime_seconds - last.ended_boottime_seconds
+    else:
+        ago = max(0.0, (snapshot.wall_usec - last.ended_usec) / 1e6)
     found = [Evidence(quantity="last_spike_seconds_ago", value=ago, unit="s", since_usec=last.ended_usec)]
     if last.program:
         found.append(Evidence(quantity="last_spike_program", value=last.program))

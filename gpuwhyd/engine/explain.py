@@ -51,7 +51,7 @@ def nothing_read(known: Known, snapshot: Snapshot) -> Explanation:
 def _facts(known: Known, snapshot: Snapshot, reading: GpuReading) -> Facts:
     now, heat = snapshot.boottime_seconds, known.heat
     ledger, trend = heat.ledger, heat.trace.trend(now)
-    up, spike = known.is_loud(now), known.watch.spike
+    up, spike, flat_seconds = known.is_loud(now), known.watch.spike, known.level.flat_seconds(now)
     warmed = known.outside.warmed(reading) if up else None
     fault = known.tachometers.fault(now, reading) or known.suspicion.fault(now, reading, trend)
     return Facts(
@@ -61,7 +61,7 @@ def _facts(known: Known, snapshot: Snapshot, reading: GpuReading) -> Facts:
         fan_turns=known.level.is_turning,
         fan_percent=known.level.believed_percent,
         manual=reading.fan_mode is FanMode.MANUAL,
-        flat_seconds=known.level.flat_seconds(now),
+        flat_seconds=flat_seconds,
         celsius=reading.temperature_celsius,
         trend=trend,
         working=heat.is_working,
@@ -78,7 +78,9 @@ def _facts(known: Known, snapshot: Snapshot, reading: GpuReading) -> Facts:
         clocks=known.clocks.held(now, reading, heat.floor),
         watched=known.watchers.watched(now, reading),
         hot=known.hot_spots.hot(now, reading),
-        driver_event=known.driver_events.event(now, spike.began_boottime_seconds) if spike else None,
+        driver_event=known.driver_events.event(now, spike.began_boottime_seconds, flat_seconds)
+        if spike
+        else None,
         warmed=warmed,
         neighbours_suspects=leading_suspects(warmed.by.heat.ledger, now) if warmed else (),
         worse=worse_cooler(known) if up else None,

@@ -21,6 +21,8 @@ CALM_SECONDS = 5.0
 """A fan that turns is called quiet after so long at rest: it hunts around the edge of rest while it comes down."""
 RAISE_SECONDS = 60.0
 """An idle card's rest follows a fan that creeps up by a point and stays there, not one that goes on and on."""
+WAVER_PERCENT = 2.0
+"""A fan that rests goes to and fro by so much; where it does by more, nobody knows what its rest is."""
 FLAT_PERCENT = 1.0
 FLAT_RPM_PART = 0.04
 """RPM of a fan held at one speed varies by 1 to 3 %."""
@@ -191,8 +193,8 @@ class FanLevel:
         percents = [p for _, p, _ in self._recent if p is not None]
         rpms = [r for _, _, r in self._recent if r is not None]
         if not in_spike or self.rest_is_known or self._has_stopped(percents, rpms):
-            self.rest_percent = _lower(self.rest_percent, percents, settings.settle_percent, whole=whole)
-            self.rest_rpm = _lower(self.rest_rpm, rpms, settings.settle_rpm, whole=whole)
+            self.rest_percent = _lower(self.rest_percent, percents, WAVER_PERCENT, whole=whole)
+            self.rest_rpm = _lower(self.rest_rpm, rpms, _flat_rpm(self.rpm), whole=whole)
         flat_since = self._flat_and_idle.since
         if whole and idle and not in_spike and flat_since is not None and now - flat_since >= RAISE_SECONDS:
             self._raise_rest(percents, rpms)
@@ -208,11 +210,7 @@ class FanLevel:
         """An idle card's resting fan creeps: follow it, but never through a move that opens a spike."""
         if percents and self.rest_percent is not None and max(percents) - min(percents) <= FLAT_PERCENT:
             self.rest_percent = max(self.rest_percent, min(percents))
-        if (
-            rpms
-            and self.rest_rpm is not None
-            and max(rpms) - min(rpms) <= max(FLAT_RPM_PART * max(rpms), 30.0)
-        ):
+        if rpms and self.rest_rpm is not None and max(rpms) - min(rpms) <= _flat_rpm(max(rpms)):
             self.rest_rpm = max(self.rest_rpm, min(rpms))
 
     def _count_up(self, settings: SpikeSettings) -> None:
@@ -250,9 +248,7 @@ class FanLevel:
 
     def _follow_flat(self, now: float, *, idle: bool) -> None:
         level = self.believed_percent if self.believed_percent is not None else self.believed_rpm
-        allowed = (
-            FLAT_PERCENT if self.believed_percent is not None else max(FLAT_RPM_PART * (level or 0.0), 30.0)
-        )
+        allowed = FLAT_PERCENT if self.believed_percent is not None else _flat_rpm(level)
         self._flat.feed(now, level, allowed)
         self._flat_and_idle.feed(now, level if idle else None, allowed)
 
@@ -280,16 +276,21 @@ class FanLevel:
         )
 
 
-def _lower(rest: float | None, window: list[float], wobble: float, *, whole: bool) -> float | None:
+def _flat_rpm(rpm: float | None) -> float:
+    """By so much the RPM of a fan that is held at one speed may vary."""
+    return max(FLAT_RPM_PART * (rpm or 0.0), 30.0)
+
+
+def _lower(rest: float | None, window: list[float], waver: float, *, whole: bool) -> float | None:
     """Rest as the last samples show it, if that is lower.
 
-    Of a fan that stays within what counts as rest it is the lowest that it shows, because a rise is heard from there: a
+    Of a fan that only wavers it is the lowest that it shows, because a rise is heard from there: a
     fan at 32 and 33 % rests at 32. Any greater fall may be a false sample, or pass: there it is the highest that is
     held for the settle time.
     """
     if not window:
         return rest
-    steady = max(window) - min(window) <= wobble
+    steady = max(window) - min(window) <= waver
     if not whole and not (steady and rest is not None):
         return rest
     sustained = min(window) if steady else max(window)

@@ -15,6 +15,9 @@ OVER_PART = 0.2
 IMPLAUSIBLE_SCALE = 2.0
 OVER_SECONDS = 4.0
 """It is over too when the card has drawn no more than at idle for so long; games pause for a second or two."""
+LONGEST_PAUSE_SECONDS = 30.0
+PATIENCE = 1.25
+"""Work in pulses is work: a card that has gone on after pauses of up to the first is waited for so much longer than those."""
 FIRST_STEP_SECONDS = 1.0
 """The first reading is taken for what the card has done so long, so that it too has an explanation."""
 
@@ -28,6 +31,8 @@ class Heat:
     working_since: float | None = None
     """Since when the card has drawn clearly more than at idle; `None` while it does not."""
     _low_since: float | None = None
+    _pause_seconds: float = 0.0
+    """The longest of late after which the card went on."""
     _counted: tuple[float, float] | None = None
     """When the energy counter was last seen to move, and what it said then: (boottime, joules)."""
 
@@ -118,11 +123,18 @@ class Heat:
         # where ticks are short the smoothed power is late: a draw above all heat that is held is work that begins
         begins = self.excess_watts > max(self.floor.significant_watts, held)
         if self.excess_watts > self.floor.significant_watts:
+            if self._low_since is not None:
+                pause = now - self._low_since
+                self._pause_seconds = (
+                    max(pause, 0.8 * self._pause_seconds) if pause <= LONGEST_PAUSE_SECONDS else 0.0
+                )
             self._low_since = None
         elif self._low_since is None:
             self._low_since = now
         low = self._low_since is not None and now - self._low_since >= OVER_SECONDS
+        pauses = self._low_since is not None and now - self._low_since <= PATIENCE * self._pause_seconds
         if low or (excess <= max(self.floor.significant_watts, OVER_PART * held) and not begins):
-            self.working_since = None
+            if not pauses:
+                self.working_since = None
         elif self.working_since is None:
             self.working_since = now

@@ -17,6 +17,8 @@ class LastSpike:
     spike_id: str
     ended_usec: int
     program: str | None
+    ended_boottime_seconds: float | None = None
+    """`None` when that was before the last reboot. The wall clock may have been set since."""
 
 
 @dataclass(slots=True)

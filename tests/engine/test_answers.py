@@ -102,7 +102,9 @@ def test_a_small_visible_program_is_not_blamed_for_a_hidden_load() -> None:
 def test_where_engine_times_are_unknown_memory_is_the_proxy_with_less_confidence() -> None:
     known, guessed = spike({OLLAMA: 95.0}), spike({OLLAMA: None}, busy=95)
     assert guessed.answer.cause is Cause.WORKLOAD
-    assert guessed.answer.confidence < known.answer.confidence - 0.2
+    assert guessed.answer.confidence < known.answer.confidence
+    several = spike({OLLAMA: None, RENDER: None}, busy=95)
+    assert several.answer.confidence < 0.5
 
 
 def is_said_to_be_a_guess(rig: Rig) -> bool:
@@ -121,7 +123,7 @@ def test_a_guess_stays_one_after_the_load_and_over_a_restart() -> None:
     rig.run(30, fan=45, celsius=60)
     assert rig.answer.cause is Cause.RESIDUAL_HEAT
     assert is_said_to_be_a_guess(rig)
-    assert rig.answer.confidence < 0.7
+    assert rig.answer.confidence <= 0.9
     rig.restart().run(4, fan=44, celsius=59)
     assert is_said_to_be_a_guess(rig)
 
@@ -156,6 +158,30 @@ def test_a_load_that_is_over_is_told_as_over_within_a_few_seconds() -> None:
     rig.tick({}, ended=(OLLAMA,), fan=57, celsius=74, watts=15)
     rig.run(6, fan=56, celsius=72, watts=15)
     assert rig.answer.cause is Cause.RESIDUAL_HEAT
+
+
+@pytest.mark.parametrize("pause_seconds", [8, 20])
+def test_work_in_pulses_is_work_through_its_pauses_once_it_has_gone_on_after_one(pause_seconds: int) -> None:
+    rig = spike({OLLAMA: 95.0})
+    causes = []
+    for _ in range(5):
+        rig.run(20, {OLLAMA: 95.0}, fan=57, watts=200, celsius=75)
+        for _ in range(pause_seconds // 2):
+            rig.tick({OLLAMA: 0.0}, fan=56, watts=15, celsius=68)
+            causes.append(rig.answer.cause)
+    assert set(causes[pause_seconds // 2 :]) == {Cause.WORKLOAD}
+    rig.run(pause_seconds * 0.3 + 4, {OLLAMA: 0.0}, fan=50, watts=15, celsius=60)
+    assert rig.answer.cause is Cause.RESIDUAL_HEAT
+
+
+def test_shares_that_change_make_a_mix_uncertain() -> None:
+    rig = spike({OLLAMA: 48.0, RENDER: 47.0})
+    assert rig.answer.cause is Cause.WORKLOAD_MIXED
+    steady = rig.answer.confidence
+    rig.tick({RENDER: 95.0}, ended=(OLLAMA,), fan=57, watts=200, celsius=75)
+    rig.run(6, {RENDER: 95.0}, fan=57, watts=200, celsius=75)
+    assert rig.answer.cause is Cause.WORKLOAD_MIXED
+    assert rig.answer.confidence < 0.6 < 0.9 < steady
 
 
 def test_a_program_that_pauses_but_lives_has_stopped_not_exited() -> None:
@@ -225,6 +251,18 @@ def test_a_quiet_card_names_its_last_spike() -> None:
     rig.run(600, fan=0)
     assert rig.answer.cause is Cause.QUIET
     assert rig.answer.sentence.endswith("It was last up 10 min ago because of ollama.service.")
+
+
+def test_how_long_ago_a_spike_of_before_a_reboot_was_is_told_by_the_wall_clock() -> None:
+    rig = spike({OLLAMA: 95.0}).run(600, fan=0)
+    rig.restart(boot_id="next")
+    feed, ended = rig.engine.feed, rig.now
+    rig.now = 20.0
+    rig.engine.feed = lambda s: feed(  # type: ignore[method-assign]
+        replace(s, wall_usec=s.wall_usec + round((ended + 3600) * 1e6))
+    )
+    rig.run(4, fan=0)
+    assert "It was last up 1 h 10 min ago" in rig.answer.sentence
 
 
 def test_the_end_names_who_had_heated_the_card() -> None:

@@ -37,8 +37,17 @@ def test_a_card_that_works_after_the_boot_is_a_workload() -> None:
     assert rig.answer.cause is Cause.WORKLOAD
 
 
-def test_a_fan_that_is_still_up_minutes_after_it_has_no_such_reason() -> None:
-    rig = after_boot(fan=50).run(130, fan=50)
+def test_a_fan_that_holds_its_speed_after_it_has_another_reason() -> None:
+    rig = after_boot(fan=50).run(70, fan=50)
+    assert rig.answer.cause is Cause.UNKNOWN
+
+
+def test_a_fan_that_comes_down_slowly_after_it_has_no_other_reason_for_five_minutes() -> None:
+    rig = after_boot()
+    for fan in range(98, 33, -1):
+        rig.run(4, fan=fan)
+    assert rig.answer.cause is Cause.DRIVER_EVENT
+    rig.run(20, fan=45).run(20, fan=48)
     assert rig.answer.cause is Cause.UNKNOWN
 
 

@@ -152,4 +152,4 @@ def test_the_cpu_may_be_the_neighbour() -> None:
         )
     assert rig.answer.cause is Cause.NEIGHBOUR_HEAT
     assert "because the CPU is hot and warms it; build.service (build, pid 5000) made" in rig.answer.sentence
-    assert rig.answer.confidence < 0.7
+    assert rig.answer.confidence < 0.9

@@ -1,8 +1,8 @@
 """The causes: each a function from the facts of one card at one moment to a finding, or `None` when it does not hold.
 
 They are asked in the order of CAUSES; the first that holds is the answer. `docs/causes.md` says what each needs.
-Confidences are calibrated by eye on recordings, not yet measured: a visible program that made all of the heat gets
-0.95, the same split by a proxy 0.67.
+A confidence is the chance that cause and leading suspect are right, measured on scenarios where the truth is known as far
+as these have the cause.
 """
 
 from collections.abc import Callable

@@ -13,7 +13,7 @@ def driver_event(facts: Facts) -> Finding | None:
         return None
     return Finding(
         cause=Cause.DRIVER_EVENT,
-        confidence=0.7,
+        confidence=0.9,
         evidence=(
             Evidence(quantity="driver_event", value=event.kind, since_usec=facts.since(event.seconds_ago)),
             Evidence(quantity="driver_event_seconds_ago", value=event.seconds_ago, unit="s"),

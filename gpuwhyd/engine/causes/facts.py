@@ -102,5 +102,5 @@ class Finding:
 
 
 def quality(facts: Facts) -> float:
-    """Less sure where power was guessed from utilisation, or its split from who holds memory."""
-    return (1.0 if facts.engine_times_known else 0.7) * (1.0 if facts.power_known else 0.85)
+    """Less sure where power was guessed from utilisation."""
+    return 1.0 if facts.power_known else 0.85

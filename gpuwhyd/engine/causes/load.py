@@ -7,13 +7,23 @@ from gpuwhyd.model import Cause
 DOMINANT_SHARE = 0.6
 """One suspect with this much of the heat is the answer; with less, when it has twice that of the next."""
 
+# How often such answers, cause and leading suspect, are right: measured, see "How sure" in docs/causes.md.
+SURE = 0.97
+SURE_IT_IS_OVER = 0.96
+SURE_IT_IS_HIDDEN = 0.95
+SHARES_CHANGE = 0.5
+"""Several programs, of which one of the two foremost works no more: who leads, and whether it dominates, is about to change."""
+ALONE_SHARE = 0.95
+GUESSED_ALONE, GUESSED, GUESSED_MIXED = 0.9, 0.75, 0.45
+"""The same by who holds memory: one program has next to all of it, several have."""
+
 
 def residual_heat(facts: Facts) -> Finding | None:
     """The load is over: the card draws no more than at idle and cools down from what the ledger knows."""
     if facts.working:
         return None
     if facts.warm:
-        confidence = (0.5 + 0.45 * facts.visible_share) * quality(facts)
+        confidence = _sure(facts, SURE_IT_IS_OVER, GUESSED) * quality(facts)
         return Finding(cause=Cause.RESIDUAL_HEAT, confidence=confidence)
     if facts.trend == "falling":
         return Finding(cause=Cause.RESIDUAL_HEAT, confidence=0.5)
@@ -29,7 +39,8 @@ def workload(facts: Facts) -> Finding | None:
     leading = facts.suspects[0].share
     second = facts.suspects[1].share if len(facts.suspects) > 1 else 0.0
     if leading >= DOMINANT_SHARE or (leading >= 2 * second and leading >= facts.unattributed_share):
-        return Finding(cause=Cause.WORKLOAD, confidence=(0.35 + 0.6 * leading) * quality(facts))
+        confidence = _sure(facts, SURE, GUESSED) * quality(facts)
+        return Finding(cause=Cause.WORKLOAD, confidence=confidence)
     return None
 
 
@@ -38,12 +49,21 @@ def workload_mixed(facts: Facts) -> Finding | None:
     visible = facts.visible_share
     if not facts.warm or len(facts.suspects) < 2 or visible < VISIBLE_SHARE:
         return None
-    return Finding(cause=Cause.WORKLOAD_MIXED, confidence=(0.35 + 0.55 * visible) * quality(facts))
+    change = any(suspect.stopped_seconds_ago is not None for suspect in facts.suspects[:2])
+    confidence = _sure(facts, SHARES_CHANGE if change else SURE, GUESSED_MIXED) * quality(facts)
+    return Finding(cause=Cause.WORKLOAD_MIXED, confidence=confidence)
 
 
 def hidden_workload(facts: Facts) -> Finding | None:
     """The card works, but what is visible explains less than half of its heat."""
     if not facts.working or not facts.warm:
         return None
-    confidence = (0.4 + 0.5 * facts.unattributed_share) * quality(facts)
-    return Finding(cause=Cause.HIDDEN_WORKLOAD, confidence=confidence)
+    return Finding(cause=Cause.HIDDEN_WORKLOAD, confidence=SURE_IT_IS_HIDDEN * quality(facts))
+
+
+def _sure(facts: Facts, measured: float, guessed: float) -> float:
+    """How sure, with engine times and without them."""
+    if facts.engine_times_known:
+        return measured
+    alone = bool(facts.suspects) and facts.suspects[0].share >= ALONE_SHARE
+    return GUESSED_ALONE if alone else guessed

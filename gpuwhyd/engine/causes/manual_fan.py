@@ -23,4 +23,4 @@ def manual_fan(facts: Facts) -> Finding | None:
         and facts.celsius <= PINNED_BELOW_CELSIUS
         and facts.flat_seconds >= PINNED_SECONDS
     )
-    return Finding(cause=Cause.MANUAL_FAN, confidence=0.7, marks=("fan_pinned",)) if pinned else None
+    return Finding(cause=Cause.MANUAL_FAN, confidence=0.92, marks=("fan_pinned",)) if pinned else None

@@ -12,7 +12,7 @@ def neighbour_heat(facts: Facts) -> Finding | None:
         return None
     return Finding(
         cause=Cause.NEIGHBOUR_HEAT,
-        confidence=0.6 if warmed.by.label == CPU else 0.7,
+        confidence=0.8 if warmed.by.label == CPU else 0.9,
         evidence=(
             Evidence(quantity="neighbour", value=warmed.by.label),
             Evidence(quantity="neighbour_heat_watts", value=warmed.by.heat.ledger.heat_watts, unit="W"),

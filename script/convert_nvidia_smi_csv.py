@@ -47,8 +47,8 @@ def pstate(text: str) -> int | None:
 QUANTITIES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "temperature.gpu": ("temperature_celsius", number),
     "temperature.memory": ("memory_temperature_celsius", number),
-    "power.draw": ("power_watts", number),
     "power.draw.instant": ("power_watts", number),
+    "power.draw": ("power_watts", number),
     "power.draw.average": ("power_average_watts", number),
     "power.limit": ("power_limit_watts", number),
     "enforced.power.limit": ("power_limit_watts", number),
@@ -66,7 +66,8 @@ QUANTITIES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "clocks.max.memory": ("memory_clock_max_mhz", number),
     "pstate": ("performance_state", pstate),
 }
-"""Column of nvidia-smi -> field of a reading, and how it is read. `nvidia-smi --help-query-gpu` explains the columns."""
+"""Column of nvidia-smi -> field of a reading, and how it is read; of two for one field the first that has a value.
+`nvidia-smi --help-query-gpu` explains the columns."""
 
 
 def main() -> int:
@@ -124,9 +125,8 @@ def _line(now: float, new: list[dict[str, str]], readings: dict[str, dict[str, A
 
 def _reading(gpu_id: str, values: dict[str, str]) -> dict[str, Any]:
     reading: dict[str, Any] = {"gpu": gpu_id, "backend": "nvidia-smi"}
-    for name, text in values.items():
-        field, read = QUANTITIES.get(name, ("", number))
-        value = read(text) if field else None
+    for name, (field, read) in QUANTITIES.items():
+        value = read(values[name]) if name in values else None
         if value is not None and field not in reading:
             reading[field] = value
     if "fan.speed" in values:

@@ -4,6 +4,9 @@
 """
 
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from gpuwhyd.engine.sentences import compose
 from gpuwhyd.model import Cause, Evidence, Explanation, Outlook, Program, ProgramKind, Suspect

@@ -174,15 +174,18 @@ def _residual_heat(e: Explanation) -> str:
         how = "does little now"
     ago = f" {duration(leading.stopped_seconds_ago)} ago" if leading.stopped_seconds_ago is not None else ""
     others = len(e.suspects) - 1
-    more = f" and {others} other program{'s' if others > 1 else ''}" if others and leading.share < 0.6 else ""
-    return f"{opening(e)} because of the heat that {who(leading)}{more} left, which {how}{ago}{outlook}."
+    more = ""
+    if others and leading.share < 0.6:
+        more = f", and by {others} other programs" if others > 1 else ", and by another program"
+    return f"{opening(e)} because of heat left by {who(leading)}, which {how}{ago}{more}{outlook}."
 
 
 def _hidden_workload(e: Explanation) -> str:
     what = "a GPU that it cools" if is_of_the_machine(e) else "the card"
     return (
         f"{opening(e)} because {what} works, but no process that can be seen from here explains it"
-        f"{measured(e)}. Look into virtual machines, other PID namespaces, MIG instances."
+        f"{measured(e)}. Look into virtual machines, containers whose processes are hidden,"
+        " and slices of the card (MIG)."
     )
 
 

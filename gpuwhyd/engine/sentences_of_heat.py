@@ -13,10 +13,10 @@ def hotspot(e: Explanation) -> str:
         number_of(e, "hotspot_celsius"),
         number_of(e, "hotspot_usual_celsius"),
     )
-    core = f" while the core is at {round(e.temperature_celsius)} degC only" if e.temperature_celsius else ""
+    core = f" while the core is only at {round(e.temperature_celsius)} degC" if e.temperature_celsius else ""
     if memory is not None:
         hot = f"its memory is at {round(memory)} degC{core}"
-        advice = "Work that uses memory more than the core does that, and worn thermal pads do"
+        advice = "Work that uses the memory more than the core does that, and so do worn thermal pads"
     else:
         at = f" is at {round(spot)} degC" if spot is not None else " is hot"
         rather = f" ({round(usual)} degC were usual)" if usual is not None else ""

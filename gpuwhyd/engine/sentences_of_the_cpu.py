@@ -28,12 +28,12 @@ def shared_cooler(e: Explanation) -> str:
         )
     if evidence_of(e, "cpu_load_is_over"):
         return _over(e)
-    by = f": {_made(e)}" if _named(e) else ""
+    by = f"; {_made(e)}" if _named(e) else ""
     return f"{opening(e)} because the CPU, which shares the cooler, works{by}{_measured(e)}{_unseen(e)}."
 
 
 def shared_cooler_ended(e: Explanation) -> str:
-    by = f": {_made(e)}" if _named(e) else ""
+    by = f"; {_made(e)}" if _named(e) else ""
     return f" because the CPU, which shares the cooler, worked{by}"
 
 
@@ -43,14 +43,14 @@ def _over(e: Explanation) -> str:
     outlook = f"; quiet again {when}" if quiet is not None else ""
     named = _named(e)
     if not named:
-        return f"{opening(e)} because of the heat that the CPU, which shares the cooler, has left{outlook}."
+        return f"{opening(e)} because of heat that the CPU, which shares the cooler, has left{outlook}."
     leading = named[0]
     how = "exited" if not leading.alive else "stopped working"
     if leading.alive and leading.stopped_seconds_ago is None:
         how = "does little now"
     ago = f" {duration(leading.stopped_seconds_ago)} ago" if leading.stopped_seconds_ago is not None else ""
     return (
-        f"{opening(e)} because of the heat that {who(leading)} left through the CPU, which shares the cooler;"
+        f"{opening(e)} because of heat that {who(leading)} left through the CPU, which shares the cooler;"
         f" it {how}{ago}{outlook}."
     )
 

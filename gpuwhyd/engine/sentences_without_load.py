@@ -16,7 +16,7 @@ from gpuwhyd.engine.words import (
 from gpuwhyd.model import Explanation
 
 ADVICE_FAN = "Stop the load, and look whether a cable or dust blocks it"
-ADVICE_CLOCKS = "Several monitors or a high refresh rate do that; else a P-state is stuck, which a restart of the driver or of the session frees"
+ADVICE_CLOCKS = "Several monitors or a high refresh rate do that; else the driver has got stuck, which a restart of the session or of the machine ends"
 ADVICE_PASSIVE = "A program that keeps the card open does that, also when it does nothing"
 
 

@@ -19,9 +19,9 @@ def test_hot_memory_under_a_cool_core_is_the_cause_and_names_who_works() -> None
     assert rig.answer.cause is Cause.HOTSPOT
     assert rig.evidence("memory_temperature_celsius") == 98
     assert rig.answer.sentence == (
-        "GPU 0 (RTX 3070): fan at 60 % for 56 s because its memory is at 98 degC while the core is at 52 degC only;"
-        " miner.service (miner, pid 4242) made 100 % of its heat. Work that uses memory more than the core does that, and worn"
-        " thermal pads do."
+        "GPU 0 (RTX 3070): fan at 60 % for 56 s because its memory is at 98 degC while the core is only at 52 degC;"
+        " miner.service (miner, pid 4242) made 100 % of its heat. Work that uses the memory more than the core does that, and"
+        " so do worn thermal pads."
     )
 
 
@@ -29,7 +29,7 @@ def test_a_hot_spot_near_its_limit_above_a_cool_core_is_the_cause() -> None:
     rig = up(hotspot_celsius=92.0)
     assert rig.answer.cause is Cause.HOTSPOT
     assert (
-        "the hottest spot of its chip is at 92 degC while the core is at 52 degC only" in rig.answer.sentence
+        "the hottest spot of its chip is at 92 degC while the core is only at 52 degC" in rig.answer.sentence
     )
 
 

@@ -156,7 +156,7 @@ def test_the_cpus_heat_names_the_programs_on_the_cpu() -> None:
     assert leading.share == pytest.approx(0.63, abs=0.03)
     assert leading.cpu_share == leading.share
     assert laptop.fan.sentence.startswith(
-        "ThinkPad P53 fan: at 4200 RPM for 3 min because the CPU, which shares the cooler, works: "
+        "ThinkPad P53 fan: at 4200 RPM for 3 min because the CPU, which shares the cooler, works; "
         "firefox (pid 4000, user anna) made 6"
     )
     assert "of the heat: 3" in laptop.fan.sentence
@@ -232,7 +232,7 @@ def test_after_the_load_the_cpus_heat_still_names_who_left_it() -> None:
         laptop.run(2, rpm=4000 - 20 * second, celsius=80 - second / 3)
     assert laptop.fan.cause is Cause.SHARED_COOLER
     assert (
-        "because of the heat that firefox (user anna) left through the CPU, which shares the cooler; it exited"
+        "because of heat that firefox (user anna) left through the CPU, which shares the cooler; it exited"
         in (laptop.fan.sentence)
     )
     assert laptop.fan.outlook.quiet_in_seconds is not None

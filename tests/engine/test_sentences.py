@@ -155,6 +155,8 @@ SENTENCES: dict[str, str] = {
         for kind in ("boot", "resume", "wake", "load", "reset")
     },
     "driver event, over": said(Cause.DRIVER_EVENT, seen=OVER, **REST),
+    "ambient": said(Cause.AMBIENT, OLLAMA, seen={"cooling_loss_percent": 24.0, **MEASURED}),
+    "ambient, over": said(Cause.AMBIENT, OLLAMA, seen=OVER, **REST),
     "unknown": said(Cause.UNKNOWN),
     "unknown, no reading": said(Cause.UNKNOWN, seen={"no_reading": 1.0}),
     "unknown, over": said(Cause.UNKNOWN, seen=OVER, **REST),

@@ -23,6 +23,8 @@ class Cooler:
     stop_celsius: float = 44.0
     start_percent: float = 25.0
     percent_per_kelvin: float = 2.0
+    lower_down_kelvin: float = 0.0
+    """By how much lower its curve lies on the way down, as those of real fans do."""
     slew: float = 1.0
     fan: float = 0.0
     warm_watts: float = 40.0
@@ -46,7 +48,9 @@ class Cooler:
             self.turns and (celsius > self.stop_celsius or self.rest > 0)
         )
         low = self.rest or self.start_percent
-        above = max(0.0, celsius - self.onset_celsius)
+        cools = celsius > self.room_celsius + self.die_kelvin_per_watt * watts + goal * self.kelvin_per_watt
+        onset = self.onset_celsius - (self.lower_down_kelvin if cools else 0.0)
+        above = max(0.0, celsius - onset)
         wanted = min(100.0, low + self.percent_per_kelvin * above) if self.turns else self.rest
         if self.fan < low <= wanted:
             self.fan = low

@@ -59,6 +59,16 @@ def test_a_card_of_another_cooler_is_learned_too() -> None:
     assert rig.answer.outlook.quiet_in_seconds == pytest.approx(quiet_after(cooler), rel=0.15)
 
 
+def test_a_fan_that_comes_down_by_another_line_than_it_went_up_is_learned() -> None:
+    rig, cooler = Rig(), Cooler(rest=30.0, start_percent=0.0, onset_celsius=50.0, lower_down_kelvin=8.0)
+    spike(idle(rig, cooler), cooler)
+    work(rig, cooler, 300, 180)
+    work(rig, cooler, 16, 25)
+    for _ in range(4):
+        assert rig.answer.outlook.quiet_in_seconds == pytest.approx(quiet_after(cooler), rel=0.15)
+        work(rig, cooler, 14, 25)
+
+
 def test_where_the_fan_leaves_rest_stops_how_steep_and_how_fast_it_is_are_learned() -> None:
     rig, cooler = Rig(), Cooler(slew=0.6)
     for _ in range(2):

@@ -24,8 +24,9 @@ GOOD_KELVIN = 2.5
 """A model that misses a record by more foretells nothing, or teaches nothing; of recorded cards it misses 0.3 to 1.5 K."""
 LEAST_RISE_KELVIN = 10.0
 """A record in which the temperature moved less tells nothing of time constants."""
+FORETOLD_SECONDS = 12.0
 LEAST_SECONDS = 20.0
-"""A prediction of less is not counted for or against the model."""
+"""What is foretold so long after a load is held against what came, if that was at least so far away."""
 MOST_ERRORS = 7
 LEAST_ERRORS = 3
 MOST_ERROR_PART = 1.0
@@ -153,7 +154,7 @@ class Thermal:
             self._peak = self._height(now, sample, fitted)
             return
         self._quiet_at = self._quiet(now, sample, fitted)
-        if self._foretold is None and self._quiet_at is not None and passed > 0:
+        if self._foretold is None and self._quiet_at is not None and passed >= FORETOLD_SECONDS:
             self._foretold = (now, self._quiet_at)
 
     def _followed(self, now: float, sample: Sample) -> Fitted | None:

@@ -28,10 +28,15 @@ LESS_PART = 0.3
 """What a sample counts that has the fan turn slower than ever before."""
 CALM_SECONDS = 10.0
 POINTS_PER_SECOND = 0.8
-"""Of a fan whose fall has not been seen yet; recorded ones have 0.2 to 1.4."""
+LEAST_POINTS_PER_SECOND = 0.2
+"""Of a fan whose fall has not been seen yet, and of one that has only begun to; recorded ones have 0.2 to 1.4."""
 LATE_SECONDS = 3.5
 FALL_SECONDS = 6.0
 """A fan begins to fall so long after the load ended; its fall is measured over at least so long."""
+MARK_SECONDS = 16.0
+FOLLOWS_PART = 0.7
+DOWN_KELVIN = 1.5
+"""Its way down is a line when it was seen over so much."""
 FALL_JITTER_PERCENT = 1.5
 FREE_PART = 0.9
 """A fan that falls slower than this part of what it did at first follows the temperature, and falls no more as fast as it can."""
@@ -75,9 +80,11 @@ class Curve:
         self.products += from_mean * (percent - self.percent)
         self.lowest, self.highest = min(self.lowest, celsius), max(self.highest, celsius)
 
+    least_kelvin: float = CURVE_KELVIN
+
     @property
     def percent_per_kelvin(self) -> float | None:
-        return self.products / self.squares if self.highest - self.lowest >= CURVE_KELVIN else None
+        return self.products / self.squares if self.highest - self.lowest >= self.least_kelvin else None
 
     def begins_at(self, base: float) -> float | None:
         """Where it would meet that speed; `None` when too little of it was seen."""
@@ -110,6 +117,12 @@ class FanResponse:
     _onset: float | None = None
     """In this spike; `None` when nobody saw it."""
     _onset_spread: float = 1.0
+    _rested_at: float = -math.inf
+    """So warm it was, as the fan felt it, when it still rested."""
+    _down: Curve = field(default_factory=lambda: Curve(least_kelvin=DOWN_KELVIN))
+    """Its way down, once it follows the temperature: real fans come down by another line than they went up."""
+    _mark: tuple[float, float] | None = None
+    _follows: bool = False
     _has_gap: bool = False
     """Not all of this rise was seen: nothing is learned from it."""
     _quiet_since: tuple[float, float | None] | None = None
@@ -135,7 +148,7 @@ class FanResponse:
         """By the curve in this spike; where too little of that was seen, by one point of it and by where the fan rose."""
         curve, rose = self._curve, self._onset
         if (begins := curve.begins_at(base)) is not None:
-            return begins
+            return begins if rose is None else max(begins, self._rested_at)
         if not curve.count:
             return rose
         steepness = self.percent_per_kelvin or PERCENT_PER_KELVIN
@@ -161,15 +174,22 @@ class FanResponse:
 
     @property
     def falls_per_second(self) -> float | None:
-        """In this spike, else in earlier ones."""
-        return self._fell_per_second or self.fall_per_second
+        """As seen in this spike and in earlier ones: a fan that has hardly begun to fall is not slow."""
+        if not self._fell_per_second:
+            return self.fall_per_second
+        return max(self._fell_per_second, self.fall_per_second or LEAST_POINTS_PER_SECOND)
 
-    def stops_at(self, rest: float) -> float | None:
-        """Where a fan that stands still at rest stops: not where it still turns."""
-        onset, felt = self.onset(rest), self.felt_celsius
+    def stops_at(self, rest: float, settle: float) -> float | None:
+        """Where a fan that stands still at rest stops, not where it still turns; and where another is quiet again, if the
+        temperature, not its slew rate, is what decides that.
+        """
+        felt = self.felt_celsius
         turns_at = felt if felt is not None and self.is_up else math.inf
         if self.stop_celsius is not None:
             return min(self.stop_celsius, turns_at - JITTER_KELVIN)
+        if rest >= STILL_PERCENT:
+            return self._down.begins_at(rest + settle)
+        onset = self.onset(rest)
         if onset is None:
             return None
         least, most = STOP_BELOW_KELVIN
@@ -212,6 +232,8 @@ class FanResponse:
             self._steady = self._fall = self._falls_from = None
             rested = self._felt_at_rest
             self._onset = None
+            self._rested_at = -math.inf if rested is None else rested
+            self._down, self._mark, self._follows = Curve(least_kelvin=DOWN_KELVIN), None, False
             if rested is not None and felt is not None and celsius is not None:
                 self._onset = (rested + felt) / 2
                 self._onset_spread = LEAST_SPREAD + LATENESS_SPREAD * abs(celsius - felt)
@@ -254,7 +276,7 @@ class FanResponse:
             if (steepness := self.steepness(rest)) is not None:
                 self._learn("percent_per_kelvin", steepness)
             self.onset_celsius = onset
-            if stands and felt_then is not None:
+            if felt_then is not None and (stands or self._follows):
                 self._learn("stop_celsius", felt_then)
         if whole and self._fell_per_second:
             self._learn("fall_per_second", self._fell_per_second)
@@ -273,8 +295,21 @@ class FanResponse:
             fell = (self._fall[1] - percent) / (now - self._fall[0])
             surely = fell - FALL_JITTER_PERCENT / (now - self._fall[0])
             self._fell_fastest = max(self._fell_fastest, surely)
+            self._follow_down(now, percent)
             if fell >= FREE_PART * self._fell_fastest:
                 self._fell_per_second = fell
+
+    def _follow_down(self, now: float, percent: float) -> None:
+        """Whether the fan falls slower than it can, which means that the temperature holds it; then by which line."""
+        if self._mark is None:
+            self._mark = (now, percent)
+        since, before = self._mark
+        if now - since >= MARK_SECONDS:
+            fell = (before - percent) / (now - since)
+            self._follows = fell < FOLLOWS_PART * self._fell_per_second
+            self._mark = (now, percent)
+        if self._follows and self.felt_celsius is not None:
+            self._down.add(self.felt_celsius, percent)
 
     def _follow_curve(self, now: float, percent: float, base: float, felt: float) -> None:
         """Steepness, from when fan and temperature stand still: then no slew rate is in between."""

@@ -31,13 +31,15 @@ def seconds_until_quiet(
     fitted: Fitted, fan: FanResponse, *, percent: float, rest: float, settle: float, watts: float
 ) -> float | None:
     """How long the fan stays up at idle power; `None` when it is not known where it comes back, or does not."""
-    onset, back, felt = fan.onset(rest), fan.stops_at(rest), fan.felt_celsius
-    if onset is None or back is None or felt is None:
+    onset, back, felt = fan.onset(rest), fan.stops_at(rest, settle), fan.felt_celsius
+    if onset is None or felt is None:
         return None
-    model = fitted.constants
-    stands = rest < STILL_PERCENT
-    base = fan.base(rest)
+    model, base = fitted.constants, fan.base(rest)
     steepness = fan.steepness(rest) or PERCENT_PER_KELVIN
+    if back is None:
+        back = math.inf
+    elif rest >= STILL_PERCENT:
+        steepness = 0.0  # where it comes back says more than the curve by which it rose
     falls = fan.falls_per_second or POINTS_PER_SECOND
     fast, slow = fitted.fast_watts, fitted.slow_watts
     if model.slow_kelvin_per_watt > 0:
@@ -54,9 +56,9 @@ def seconds_until_quiet(
         felt += (celsius - felt) * step / (step + FELT_SECONDS)
         wanted = base + max(0.0, steepness * (felt - onset))
         percent = max(min(wanted, percent), percent - falls * step)
-        if percent <= base + settle and (not stands or felt <= back):
-            late = _part(percent_before, percent, base + settle)
-            return seconds + step * (max(late, _part(felt_before, felt, back)) if stands else late)
+        if percent <= base + settle and felt <= back:
+            late = max(_part(percent_before, percent, base + settle), _part(felt_before, felt, back))
+            return seconds + step * late
         seconds += step
         step = FIRST_STEP_SECONDS + STEP_GROWTH * seconds
     return None

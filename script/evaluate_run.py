@@ -124,7 +124,7 @@ def evaluate(made: Scenario, engine_marks: Marks, oracle_marks: Marks, *, tell: 
                 if "residual-heat" in causes and answer.quiet_in_seconds is not None:
                     marks.quiet_errors.append(abs(answer.quiet_in_seconds - left) / left)
     nearly = swings(made, samples, NEARLY_PERCENT) if made.kind.pinned_percent is None else []
-    _match(truth, nearly, started, engine_marks, where)
+    match(truth, nearly, started, engine_marks, where)
     if made.kind.pinned_percent is None:
         engine_marks.rest_hours += (
             sum(SAMPLE_SECONDS for s in samples if not any(_in_swing(swing, s) for swing in truth)) / 3600
@@ -159,7 +159,7 @@ def _works(made: Scenario, now: float) -> bool:
     return total > least
 
 
-def _match(truth: list[Swing], nearly: list[Swing], started: list[float], marks: Marks, where: str) -> None:
+def match(truth: list[Swing], nearly: list[Swing], started: list[float], marks: Marks, where: str) -> None:
     """Each swing wants one start, from when the fan left rest to two samples after it was up.
 
     `nearly`: the same with those that need not be told, of which a swing may be the later part.

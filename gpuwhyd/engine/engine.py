@@ -96,9 +96,7 @@ class Engine:
         events: list[Event] = []
         events += self._close_after_reboot(snapshot)
         events += self._backend_events(snapshot)
-        uses: dict[str, list[GpuUse]] = {}
-        for use in snapshot.uses:
-            uses.setdefault(use.gpu_id, []).append(use)
+        uses = _by_gpu(snapshot)
         self._cpu.feed(snapshot)
         neighbours = self._neighbours()
         shared: list[SharedGpu] = []
@@ -285,6 +283,16 @@ class Engine:
                 )
             )
         return events
+
+
+def _by_gpu(snapshot: Snapshot) -> dict[str, Sequence[GpuUse]]:
+    if len(snapshot.readings) == 1:  # most machines
+        own = snapshot.readings[0].gpu.id
+        return {own: [use for use in snapshot.uses if use.gpu_id == own]}
+    uses: dict[str, list[GpuUse]] = {}
+    for use in snapshot.uses:
+        uses.setdefault(use.gpu_id, []).append(use)
+    return dict(uses)
 
 
 def _has_looked(health: BackendHealth) -> bool:

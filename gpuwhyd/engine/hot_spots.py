@@ -52,6 +52,9 @@ class HotSpots:
 
     def feed(self, now: float, reading: GpuReading) -> None:
         """One reading."""
+        if reading.hotspot_celsius is None and reading.memory_temperature_celsius is None:
+            self.interrupted()
+            return
         dt = 0.0 if self._last_at is None else min(now - self._last_at, LONGEST_STEP_SECONDS)
         self._last_at = now
         what = self._hot(reading)

@@ -85,8 +85,13 @@ class Ledger:
 
     def ranked(self, least_watts: float = 0.0) -> list[Account]:
         """The programs with at least so much heat, most first."""
-        warm = [account for account in self.accounts.values() if account.heat_watts >= least_watts]
-        return sorted(warm, key=lambda a: (-a.heat_watts, a.program.key if a.program else ""))
+        warm = [
+            (-account.heat_watts, key, account)
+            for key, account in self.accounts.items()
+            if account.heat_watts >= least_watts
+        ]
+        warm.sort()  # keys differ, so that accounts are never compared
+        return [account for _, _, account in warm]
 
     def seconds_until(self, heat_watts: float) -> float | None:
         """How long until no more than `heat_watts` is left when nobody works on; `None` beyond an hour."""

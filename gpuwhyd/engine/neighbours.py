@@ -44,6 +44,9 @@ class Outside:
 
     def feed(self, reading: GpuReading, own: Heat, neighbours: Sequence[Neighbour]) -> None:
         """`neighbours`: all that heats in this machine; the card itself may be among them."""
+        if not neighbours:
+            self.interrupted()
+            return
         celsius = reading.temperature_celsius
         held = max(HOT_WATTS if self._hot is None else COLD_WATTS, own.ledger.heat_watts / OWN_PART)
         hottest = max(

@@ -91,7 +91,9 @@ class Watchers:
         watching: list[GpuUse] = []
         others: list[GpuUse] = []
         for use in uses:
-            (watching if _watches(use) else others).append(use)
+            holds_only = use.use.kind == HOLDER and not engine_weight(use.use)
+            watches = holds_only or use.process.name[:COMM_LENGTH] in _NAMES
+            (watching if watches else others).append(use)
         if reading.state is GpuState.AWAKE or reading.processes is not None:
             self._look(now, reading, watching, others)
         worked_on = any(engine_weight(use.use) for use in others)
@@ -153,11 +155,6 @@ class Watchers:
         self._alone_since = _since(self._alone_since, now)
         if now - self._alone_since >= ALONE_SECONDS:
             self._stays_awake_alone = True
-
-
-def _watches(use: GpuUse) -> bool:
-    holds_only = use.use.kind == HOLDER and not engine_weight(use.use)
-    return holds_only or use.process.name[:COMM_LENGTH] in _NAMES
 
 
 def _since(since: float | None, now: float) -> float:

@@ -62,6 +62,7 @@ class _Reader:
         self._last_seconds = float("-inf")
         self._gpus: dict[str, GpuIdentity] = {}
         self._processes: dict[int, ProcessIdentity] = {}
+        self._used: dict[tuple[str, int], GpuUse] = {}
         self._backends: tuple[BackendHealth, ...] | None = None
         decode_reading = decoder(GpuReading, gpu=self._gpu, processes=_processes(decoder(GpuProcess)))
 
@@ -140,15 +141,21 @@ class _Reader:
         return pid
 
     def _uses(self, line: _Line) -> tuple[GpuUse, ...]:
-        known = self._processes
-        return tuple(
-            [
-                GpuUse(gpu_id=reading.gpu.id, process=known[use.pid], use=use)
-                for reading in line.readings
-                for use in reading.processes or ()
-                if use.pid in known
-            ]
-        )
+        """Most are what they were in the line before: those are made once."""
+        known, before, now = self._processes, self._used, {}
+        uses = []
+        for reading in line.readings:
+            for use in reading.processes or ():
+                process, key = known.get(use.pid), (reading.gpu.id, use.pid)
+                if process is None:
+                    continue
+                same = before.get(key)
+                if same is None or same.use is not use or same.process is not process:
+                    same = GpuUse(gpu_id=reading.gpu.id, process=process, use=use)
+                now[key] = same
+                uses.append(same)
+        self._used = now
+        return tuple(uses)
 
     def _host_uses(self, line: _Line) -> tuple[HostUse, ...]:
         used = line.host.processes or () if line.host is not None else ()

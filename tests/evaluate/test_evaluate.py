@@ -2,15 +2,16 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from script.evaluate_oracle import Oracle
-from script.evaluate_run import evaluate
-from script.evaluate_score import HIDDEN, Marks, right_causes, shares, swings
+from script.evaluate_run import evaluate, match
+from script.evaluate_score import HIDDEN, Marks, Swing, right_causes, shares, swings
 from script.evaluate_stories import STORIES, card, scenario
-from script.evaluate_world import Card, Program, run
+from script.evaluate_world import Card, Program, Scenario, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,6 +79,85 @@ def test_the_causes_that_are_right() -> None:
     assert right_causes({"a": 0.55, "b": 0.45}, works=True) == {"workload", "workload-mixed"}
     assert right_causes({HIDDEN: 0.9, "a": 0.1}, works=True) == {"hidden-workload"}
     assert right_causes({"a": 1.0}, works=False) == {"residual-heat"}
+
+
+def test_without_work_what_is_right_is_what_warmed_the_card() -> None:
+    assert right_causes({"a": 1.0}, works=False, heat={"a": 9.0}) == {"residual-heat"}
+    assert right_causes({}, works=False, outside=12.0, heat={}) == {"neighbour-heat"}
+    assert right_causes({"a": 1.0}, works=False, outside=12.0, heat={"a": 15.0}) == {"residual-heat"}
+    assert right_causes({"a": 1.0}, works=True, outside=12.0, heat={"a": 3.0}) == {"workload"}
+    assert right_causes({}, works=False, heat={}) == {"driver-event"}
+
+
+def of_story(story: str) -> Scenario:
+    return scenario(list(STORIES).index(story))
+
+
+def test_a_sleeping_machine_takes_no_samples_and_says_so_afterwards() -> None:
+    made = of_story("suspend")
+    ((begin, end),) = made.suspends
+    samples = list(run(made))
+    assert not any(begin < sample.seconds < end for sample in samples)
+    after = next(sample for sample in samples if sample.seconds >= end)
+    assert [sample for sample in samples if sample.resumed] == [after]
+
+
+def test_a_fan_that_rests_after_a_sleep_has_rested_in_it() -> None:
+    made = of_story("suspend")
+    one = next(iter(run(made)))
+    rest = made.kind.rest_percent
+    row = [
+        (10.0, 0.0, False),
+        (12.0, 30.0, False),
+        (14.0, 30.0, False),
+        (600.0, 0.0, True),
+        (602.0, 30.0, False),
+    ]
+    samples = [
+        replace(one, seconds=seconds, true_percent=rest + above, resumed=resumed)
+        for seconds, above, resumed in row
+    ]
+    assert [(swing.onset, swing.end) for swing in swings(made, samples)] == [(12.0, 14.0), (602.0, None)]
+
+
+def test_a_reset_loses_the_card_and_spins_its_fan_up() -> None:
+    made = of_story("reset")
+    ((begin, end),) = made.resets
+    samples = list(run(made))
+    assert {s.lost for s in samples if begin + 1 < s.seconds < end} == {True}
+    assert next(s for s in samples if s.seconds > end + 1).true_percent == 100
+
+
+def test_a_card_beside_warms_a_card_that_idles() -> None:
+    made = of_story("neighbour")
+    samples = list(run(made))
+    assert max(s.true_outside_kelvin for s in samples) > 5
+    assert max(s.temperature_celsius for s in samples) >= made.kind.start_celsius - 1
+    assert not any(s.true_watts for s in samples)
+
+
+def test_a_fan_that_goes_up_nearly_enough_may_be_told_and_need_not() -> None:
+    swing = Swing(onset=100.0, left_rest=90.0, end=200.0)
+    marks = Marks(name="engine")
+    match([], [swing], [95.0], marks, "here")
+    match([], [swing], [], marks, "here")
+    assert (marks.invented, marks.missed) == ([], [])
+    match([], [], [95.0], marks, "here")
+    assert len(marks.invented) == 1
+
+
+def test_a_swing_that_was_told_at_its_first_half_is_found_and_told_twice_is_invented() -> None:
+    nearly, swing = (
+        Swing(onset=95.0, left_rest=90.0, end=200.0),
+        Swing(onset=120.0, left_rest=110.0, end=200.0),
+    )
+    marks = Marks(name="engine")
+    match([swing], [nearly], [97.0], marks, "here")
+    assert (marks.found, marks.late, marks.invented) == (1, [], [])
+    match([swing], [nearly], [97.0, 130.0], marks, "here")
+    assert len(marks.invented) == 1
+    match([swing], [nearly], [130.0], marks, "here")
+    assert len(marks.late) == 1
 
 
 def test_the_oracle_is_better_than_any_engine_can_be() -> None:

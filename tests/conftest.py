@@ -12,6 +12,8 @@ hypothesis.settings.register_profile("gpuwhyd", derandomize=True, deadline=None,
 hypothesis.settings.load_profile("gpuwhyd")
 
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
+SAMPLES_ABSENT = "the samples are not here"
+"""What tests/samples.py says where they are not."""
 NEEDS_ROOT = ("root", "container")
 _left_out = pytest.StashKey[Counter[str]]()
 
@@ -43,9 +45,14 @@ def pytest_runtest_makereport(
     item: pytest.Item,
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI a skipped test is a failure: it proves nothing."""
+    """In CI a skipped test is a failure: it proves nothing. But for samples of real machines, which are not the project's."""
     report = yield
-    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+    if (
+        IN_CI
+        and report.skipped
+        and not hasattr(report, "wasxfail")
+        and SAMPLES_ABSENT not in str(report.longrepr)
+    ):
         report.outcome = "failed"
         report.longrepr = f"skipped, and in CI nothing may be: {report.longrepr}"
     return report

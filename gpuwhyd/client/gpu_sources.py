@@ -100,11 +100,14 @@ def missing_of(gpu: Plain) -> dict[str, Plain]:
     without_value = [str(name) for name in cast("Sequence[object]", gpu.get("missing") or ())]
     names = [*without_value, *(str(one["quantity"]) for one in sources)]
     no_loss = _NO_QUANTITIES | (_OF_ITS_OWN_FAN if gpu.get("fan_mode") == "none" else frozenset())
+    is_fan_alone = cast("Plain", gpu.get("identity") or {}).get("vendor") == "chassis"
     found: dict[str, Plain] = {}
     for name in dict.fromkeys(names):
         if name in no_loss or (name in read and name not in without_value):
             continue
         lacking = [one for one in sources if one["quantity"] == name]
+        if not lacking and is_fan_alone:
+            continue  # a fan of the machine has no memory, and nobody misses it
         found[name] = min(lacking, key=_how_far_from_mending, default={})
     return found
 

@@ -237,3 +237,11 @@ def test_what_the_driver_lacks_and_the_processes_tell_is_not_missing(percent, is
     }
     missing = " ".join(section(gpu, "Missing")).replace(",", " ").replace(":", " ").split()
     assert ("utilization_percent" in missing) is is_missing
+
+
+def test_a_fan_of_the_machine_does_not_miss_what_only_cards_have():
+    gpu = card(source("fan_rpm", backend="chassis"), source("temperature_celsius", lack=Lack.NO_SENSOR))
+    gpu["identity"] = {**gpu["identity"], "vendor": "chassis"}
+    gpu["missing"] = ["memory_used_bytes", "temperature_celsius"]
+    (told,) = section(gpu, "Missing")
+    assert told.startswith("temperature_celsius: ")

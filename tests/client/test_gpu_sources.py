@@ -243,5 +243,6 @@ def test_a_fan_of_the_machine_does_not_miss_what_only_cards_have():
     gpu = card(source("fan_rpm", backend="chassis"), source("temperature_celsius", lack=Lack.NO_SENSOR))
     gpu["identity"] = {**gpu["identity"], "vendor": "chassis"}
     gpu["missing"] = ["memory_used_bytes", "temperature_celsius"]
+    gpu["temperature_celsius"] = None
     (told,) = section(gpu, "Missing")
     assert told.startswith("temperature_celsius: ")

@@ -137,6 +137,8 @@ class Card:
         self.fan_is_moving = reading.state is GpuState.AWAKE and (unsteady or self.known.level.may_be_rising)
         if change is Change.ROSE and spike is not None:
             self.known.heat_at_onset_watts = self.known.cooled_watts
+            self.known.worked_in_spike = False
+        self.known.worked_in_spike |= self.known.heat.is_working
         self.explanation = explain(self.known, snapshot, reading)
         if self.known.is_loud(now):
             started = change is Change.ROSE and spike is not None

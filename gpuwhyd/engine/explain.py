@@ -79,7 +79,7 @@ def _facts(known: Known, snapshot: Snapshot, reading: GpuReading) -> Facts:
         watched=known.watchers.watched(now, reading),
         hot=known.hot_spots.hot(now, reading),
         driver_event=known.driver_events.event(now, spike.began_boottime_seconds, flat_seconds)
-        if spike
+        if spike and not known.worked_in_spike
         else None,
         warmed=warmed,
         neighbours_suspects=leading_suspects(warmed.by.heat.ledger, now) if warmed else (),

@@ -44,6 +44,8 @@ class Known:
     cooler: Cooler | None = None
     """What else heats the cooler, where the fan is one of the machine's."""
     heat_at_onset_watts: float | None = None
+    worked_in_spike: bool = False
+    """The card has worked at some time in the open spike, or the last one."""
 
     def is_loud(self, now: float) -> bool:
         """A spike is open, and its fan is not quiet in it."""

@@ -112,3 +112,14 @@ def test_a_driver_that_is_loaded_while_the_daemon_runs() -> None:
     rig.feed(readings=())
     rig.run(6, fan=30).run(10, fan=90)
     assert rig.evidence("driver_event") == "load"
+
+
+def test_a_short_load_just_after_it_is_what_the_fan_runs_for() -> None:
+    """Its heat is soon less than what a fan needs, and it was work all the same."""
+    rig = Rig().run(60, fan=30)
+    rig.tick(resumed=True, fan=30.0)
+    rig.run(6, fan=30).run(4, {GAME: 95.0}, fan=62, watts=212, celsius=74)
+    rig.tick(ended=(GAME,), fan=62.0, celsius=70.0)
+    rig.run(16, fan=60, celsius=60)
+    assert rig.answer.cause is Cause.RESIDUAL_HEAT
+    assert rig.answer.suspects[0].program.name == "game.service"

@@ -52,7 +52,7 @@ class Facts:
     hot: Hot | None = None
     """The hot spot or the memory is hot while the core is cool, and has been for long enough."""
     driver_event: DriverEvent | None = None
-    """Just before the fan rose the machine or the card woke up, or its driver came."""
+    """Just before the fan rose the machine or the card woke up, or its driver came; and no work has followed."""
     warmed: Warmed | None = None
     """Something beside the card works and heats it."""
     neighbours_suspects: tuple[Suspect, ...] = ()

@@ -83,16 +83,17 @@ def open_folder() -> Iterator[Path]:
 def test_a_bus_that_dies_again_and_again_costs_the_daemon_nothing(tmp_path, open_folder, bus, library):
     path = open_folder / "bus"
     with daemon(tmp_path, f"unix:path={path}", GPUWHYD_DBUS_LIBRARY=library) as process:
-        open_then = []
+        most: int | None = None
         for _ in range(TIMES):
             with BUSES[bus](
                 POLICY, policy_files=[REPOSITORY / "dbus/org.gpuwhyd1.conf"], socket_path=path
             ) as running:
                 until(lambda: serves(running.address), "the daemon is back")
-                open_then.append(descriptors(process))
+                if most is None:
+                    most = max(descriptors(process) for _ in range(20))  # some are open for a moment only
+                until(lambda: descriptors(process) <= most, "no descriptor is left open")  # noqa: B023 - asked at once
                 running.kill()
 
-    assert open_then[1:] == [open_then[0]] * (TIMES - 1)
     assert f"with {library}" in (tmp_path / "log").read_text()
 
 

@@ -15,8 +15,8 @@ from gpuwhyd.engine.thermal.model import Constants, Fitted, resistance
 FIRST_STEP_SECONDS = 3.0
 STEP_GROWTH = 0.06
 """Steps grow with the time looked ahead: far ahead nobody needs seconds."""
-LONGEST_SECONDS = 3600.0
-"""Beyond an hour nobody can tell."""
+LONGEST_SECONDS = 900.0
+"""The longest after-runs on logs of real cards last 12 minutes: a forecast of more is wrong, and better left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,6 +67,11 @@ class Every:
     def logged(self) -> str:
         return self.debian.journal("--unit=gpuwhyd", "--output=cat")
 
+    def work_of(self, gpu_id: str) -> dict | None:
+        """The card's readings, once they tell how busy it is: None while they do not, or tell what was before."""
+        found = self.readings()[gpu_id]
+        return found if found.get("utilization_percent", 0) > 50 else None
+
     def readings(self) -> dict[str, dict]:
         """The summary's GPUs by id."""
         return {gpu["id"]: gpu for gpu in self.bench.ask("GetSummary")["gpus"]}
@@ -205,8 +210,10 @@ def test_each_card_in_turn_has_an_answer_of_its_own(at_rest: Every) -> None:
         found = at_rest.readings()
         assert {one["cause"] for name, one in found.items() if name != load.gpu_id} == {"quiet"}
         if load.gpu_id == gpu_id(XE):
-            assert found[load.gpu_id]["utilization_percent"] == pytest.approx(90, abs=8)
-            assert found[load.gpu_id]["power_watts"] == pytest.approx(104, rel=0.3)
+            # the engine time of a new client is known by its second look, of which the answer need not wait
+            working = wait_for(lambda: at_rest.work_of(load.gpu_id), 10, "the work of two looks at a client")
+            assert working["utilization_percent"] == pytest.approx(90, abs=8)
+            assert working["power_watts"] == pytest.approx(104, rel=0.3)
         if load.gpu_id == CHASSIS:
             assert found[CHASSIS]["fan_rpm"] == WORK_RPM
             told = {one["quantity"]: one["value"] for one in explanation["evidence"]}

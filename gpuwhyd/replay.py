@@ -29,7 +29,7 @@ def events(row: Iterable[Snapshot], settings: EngineSettings) -> Iterator[tuple[
     for snapshot in row:
         if start is None:
             start = snapshot.boottime_seconds
-        for event in engine.feed(snapshot).events:
+        for event in engine.follow(snapshot):
             yield snapshot.boottime_seconds - start, event
 
 

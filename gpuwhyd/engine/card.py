@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gpuwhyd.engine.ended import told_at_the_end
-from gpuwhyd.engine.explain import explain, nothing_read
+from gpuwhyd.engine.explain import Moment
 from gpuwhyd.engine.fan_level import STANDSTILL_RPM, FanLevel
 from gpuwhyd.engine.heat import FIRST_STEP_SECONDS
 from gpuwhyd.engine.hot_spots import HotSpots
@@ -62,7 +62,7 @@ class Card:
         self.backend = ""
         self.state = GpuState.UNKNOWN
         self.missing_since: float | None = None
-        self.explanation: Explanation | None = None
+        self._moment: Moment | None = None
         self.fan_is_moving = False
         """It rises, or is up and has not found its speed: worth looking more often."""
         self._telling = Telling()
@@ -74,6 +74,16 @@ class Card:
     @property
     def open_spike(self) -> Spike | None:
         return self.known.watch.spike
+
+    @property
+    def was_read(self) -> bool:
+        """At least once in this run of the engine."""
+        return self._moment is not None
+
+    @property
+    def explanation(self) -> Explanation | None:
+        """The answer of the last reading; `None` before the first."""
+        return None if self._moment is None else self._moment.explanation
 
     # -- one reading ----------------------------------------------------------------------------------------------
 
@@ -139,11 +149,11 @@ class Card:
             self.known.heat_at_onset_watts = self.known.cooled_watts
             self.known.worked_in_spike = False
         self.known.worked_in_spike |= self.known.heat.is_working
-        self.explanation = explain(self.known, snapshot, reading)
+        self._moment = moment = Moment(self.known, snapshot, reading)
         if self.known.is_loud(now):
             started = change is Change.ROSE and spike is not None
-            self.known.hottest.look(self.explanation, self.known.cooled_watts, started=started)
-        kind = self._kind(now, change, spike)
+            self.known.hottest.look(moment.answer, self.known.cooled_watts, started=started)
+        kind = self._kind(now, change, spike, moment)
         awake = reading.state is GpuState.AWAKE
         firings = self._weigh_rules(now, alone, settings) if awake else ()
         return Outcome(spike_kind=kind, spike=spike or self.known.watch.spike, firings=tuple(firings))
@@ -165,13 +175,13 @@ class Card:
             self.known.level.interrupted()
             self.known.rules.interrupted()
             self.fan_is_moving = False
-        self.explanation = nothing_read(self.known, snapshot)
+        self._moment = Moment(self.known, snapshot, None)
 
     def vanish(self, snapshot: Snapshot, ended_by: str) -> Spike | None:
         """The card was removed, or the machine rebooted: the spike that ended by that, if one was open."""
         spike = self._remembered(self.known.watch.vanish(self._seen_last_at, ended_by))
-        if self.explanation is None:
-            self.explanation = nothing_read(self.known, snapshot)
+        if self._moment is None:
+            self._moment = Moment(self.known, snapshot, None)
         return spike
 
     def end_alerts(self, settings: EngineSettings) -> list[Firing]:
@@ -225,11 +235,11 @@ class Card:
 
     def told_at_the_end(self, spike: Spike) -> Explanation | None:
         """What a spike that has just ended is told with."""
-        hottest = self.known.hottest.explanation or self.explanation
-        if hottest is None or self.explanation is None:
+        if self._moment is None:
             return None
+        hottest = self.known.hottest.answer or self._moment.answer
         shown = replace(spike, peak_fan_percent=None) if self.known.level.percent_lies else spike
-        return told_at_the_end(shown, hottest, self.explanation, self.known.cooled())
+        return told_at_the_end(shown, hottest, self._moment.explanation, self.known.cooled())
 
     def _remembered(self, spike: Spike | None) -> Spike | None:
         if spike is not None and spike.ended_usec is not None:
@@ -241,16 +251,18 @@ class Card:
             )
         return spike
 
-    def _kind(self, now: float, change: Change | None, spike: Spike | None) -> EventKind | None:
+    def _kind(
+        self, now: float, change: Change | None, spike: Spike | None, moment: Moment
+    ) -> EventKind | None:
         """The event of this tick: started, ended, or updated because the answer has changed for a while."""
         if spike is None:
             seen = self.state is GpuState.AWAKE and self.known.is_loud(now)
-            if not seen or not self._telling.is_due(now, self.explanation):
+            if not seen or not self._telling.is_due(now, moment.answer):
                 return None
             kind = EventKind.SPIKE_UPDATED
         else:
             kind = EventKind.SPIKE_STARTED if change is Change.ROSE else EventKind.SPIKE_ENDED
-        self._telling.told(now, self.explanation, started=kind is EventKind.SPIKE_STARTED)
+        self._telling.told(now, moment.answer, started=kind is EventKind.SPIKE_STARTED)
         return kind
 
     # -- over a restart -------------------------------------------------------------------------------------------
@@ -298,7 +310,7 @@ class Card:
         elif self.known.watch.last is not None:
             self.known.watch.last = replace(self.known.watch.last, ended_boottime_seconds=None)
         if self.known.watch.spike is not None and telling.answer is not None:
-            self.known.hottest.last_told(self.known.gpu.id, telling.answer[0], ledger, self._seen_last_at)
+            self.known.hottest.last_told(telling.answer[0], ledger, self._seen_last_at)
 
 
 def restored_card(saved: object, *, same_boot: bool) -> Card:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from gpuwhyd.engine.answer import Answer
+from gpuwhyd.engine.causes.facts import Finding
 from gpuwhyd.engine.ledger import Ledger
 from gpuwhyd.engine.sentences import compose
 from gpuwhyd.engine.suspects import leading_suspects
@@ -22,39 +24,36 @@ _UNNAMED = frozenset(
 
 @dataclass(slots=True)
 class Hottest:
-    """The explanation of the moment in a spike at which the cooler held the most heat; any answer rather than none."""
+    """The answer of the moment in a spike at which the cooler held the most heat; any answer rather than none."""
 
-    explanation: Explanation | None = None
+    answer: Answer | None = None
     heat_watts: float = 0.0
 
-    def look(self, explanation: Explanation, heat_watts: float, *, started: bool) -> None:
+    def look(self, answer: Answer, heat_watts: float, *, started: bool) -> None:
         """One reading in a spike; `started` begins a new one."""
-        told = self.explanation
-        better = told is not None and told.cause is Cause.UNKNOWN and explanation.cause is not Cause.UNKNOWN
+        told = self.answer
+        better = told is not None and told.cause is Cause.UNKNOWN and answer.cause is not Cause.UNKNOWN
         if started or heat_watts > self.heat_watts or better:
-            self.explanation, self.heat_watts = explanation, heat_watts
+            self.answer, self.heat_watts = answer, heat_watts
 
-    def last_told(self, gpu_id: str, cause: Cause, ledger: Ledger, now: float) -> None:
+    def last_told(self, cause: Cause, ledger: Ledger, now: float) -> None:
         """What is known of an open spike after a restart, until a reading tells more."""
-        self.explanation = Explanation(
-            gpu_id=gpu_id,
-            gpu_label="",
-            cause=cause,
-            confidence=0.5,
-            sentence="",
-            suspects=leading_suspects(ledger, now),
-            unattributed_share=round(ledger.share(ledger.unattributed), 4),
+        self.answer = Answer(
+            Finding(cause=cause, confidence=0.5),
+            leading_suspects(ledger, now),
+            round(ledger.share(ledger.unattributed), 4),
+            None,
         )
 
     @property
     def program(self) -> str | None:
         """The program to blame, where there is one."""
-        basis = self.explanation
+        basis = self.answer
         blamed = basis is not None and basis.suspects and basis.cause not in _UNNAMED
         return basis.suspects[0].program.name if basis is not None and blamed else None
 
 
-def told_at_the_end(spike: Spike, hottest: Explanation, now: Explanation, ledger: Ledger) -> Explanation:
+def told_at_the_end(spike: Spike, hottest: Answer, now: Explanation, ledger: Ledger) -> Explanation:
     """Cause and suspects of the hottest moment, with the readings of now, for a spike that has ended."""
     until = (
         spike.began_boottime_seconds if spike.ended_boottime_seconds is None else spike.ended_boottime_seconds

@@ -78,9 +78,9 @@ class Engine:
 
     @property
     def explanations(self) -> dict[str, Explanation]:
-        return {
-            card_id: card.explanation for card_id, card in self._cards.items() if card.explanation is not None
-        }
+        """Of every card; they are worked out now, as of the last snapshot."""
+        told = ((card_id, card.explanation) for card_id, card in self._cards.items())
+        return {card_id: explanation for card_id, explanation in told if explanation is not None}
 
     @property
     def headline(self) -> str:
@@ -93,6 +93,16 @@ class Engine:
 
     def feed(self, snapshot: Snapshot) -> Report:
         """One snapshot -> its report."""
+        events, explanations = self.follow(snapshot), self.explanations
+        return Report(
+            snapshot=self._with_missing(snapshot),
+            events=events,
+            explanations=explanations,
+            headline=headline(tuple(explanations.values())),
+        )
+
+    def follow(self, snapshot: Snapshot) -> tuple[Event, ...]:
+        """One snapshot -> its events alone: for those who do not ask for an answer at every moment."""
         events: list[Event] = []
         events += self._close_after_reboot(snapshot)
         events += self._backend_events(snapshot)
@@ -112,7 +122,7 @@ class Engine:
                     events.append(
                         _gpu_event(EventKind.GPU_ADDED, snapshot, reading.gpu, f"{card.known.label}: found.")
                     )
-            if reading.state is GpuState.LOST and card.state is not GpuState.LOST and card.explanation:
+            if reading.state is GpuState.LOST and card.state is not GpuState.LOST and card.was_read:
                 sentence = f"{card.known.label}: lost; it fell off the bus or needs a reset. See the kernel log (dmesg)."
                 events.append(_gpu_event(EventKind.GPU_LOST, snapshot, reading.gpu, sentence))
             own = uses.get(reading.gpu.id, ())
@@ -132,12 +142,7 @@ class Engine:
             events += _events_of(snapshot, card, outcome)
         events += self._follow_missing(snapshot)
         self._has_fed = True
-        return Report(
-            snapshot=self._with_missing(snapshot),
-            events=tuple(events),
-            explanations=self.explanations,
-            headline=self.headline,
-        )
+        return tuple(events)
 
     def _neighbours(self) -> list[Neighbour]:
         """All that heats in this machine; empty where a card is alone. A fan of the machine heats nothing."""
@@ -330,11 +335,9 @@ def _events_of(snapshot: Snapshot, card: Card, outcome: Outcome) -> list[Event]:
     events: list[Event] = []
     if outcome.spike_kind is EventKind.SPIKE_ENDED and outcome.spike is not None:
         events += _spike_ended(snapshot, card, outcome.spike)
-    elif outcome.spike_kind is not None and outcome.spike is not None and card.explanation is not None:
-        events.append(_spike_event(outcome.spike_kind, snapshot, card, outcome.spike, card.explanation))
-    return events + [
-        _alert(snapshot, card, firing) for firing in outcome.firings if card.explanation is not None
-    ]
+    elif outcome.spike_kind is not None and outcome.spike is not None and (explanation := card.explanation):
+        events.append(_spike_event(outcome.spike_kind, snapshot, card, outcome.spike, explanation))
+    return events + [_alert(snapshot, card, firing) for firing in outcome.firings]
 
 
 def _spike_ended(snapshot: Snapshot, card: Card, spike: Spike) -> list[Event]:

@@ -1,7 +1,8 @@
-"""What is known of a card -> its explanation at this moment."""
+"""What is known of a card -> its answer and explanation at this moment."""
 
 from dataclasses import replace
 
+from gpuwhyd.engine.answer import Answer
 from gpuwhyd.engine.causes import find
 from gpuwhyd.engine.causes.facts import Facts, Finding
 from gpuwhyd.engine.causes.shared_cooler import CPU_LOAD_IS_OVER
@@ -19,7 +20,6 @@ from gpuwhyd.model import (
     GpuState,
     Outlook,
     Snapshot,
-    Suspect,
 )
 
 WARM_WATTS = 1.0
@@ -29,23 +29,52 @@ _NO_OUTLOOK = Outlook()
 _NO_READING = Finding(cause=Cause.UNKNOWN, confidence=0.0, marks=("no_reading",))
 
 
-def explain(known: Known, snapshot: Snapshot, reading: GpuReading) -> Explanation:
-    """The answer, after the reading was fed to all that is known."""
-    if reading.state is GpuState.LOST:
-        return _explanation(known, snapshot, reading, _NO_READING)
+class Moment:
+    """One card at one moment, and what is said of it.
+
+    Nothing is worked out before it is asked for: most moments are at rest, and nobody asks. What is known of the card
+    changes with its next reading, so ask before that.
+    """
+
+    __slots__ = ("_answer", "_explanation", "_known", "_reading", "_snapshot")
+
+    def __init__(self, known: Known, snapshot: Snapshot, reading: GpuReading | None) -> None:
+        """After the reading was fed to all that is known; `None`: the snapshot has none of this card."""
+        self._known, self._snapshot, self._reading = known, snapshot, reading
+        self._answer: Answer | None = None
+        self._explanation: Explanation | None = None
+
+    @property
+    def answer(self) -> Answer:
+        """What is it, and who."""
+        if self._answer is None:
+            self._answer = _answer(self._known, self._snapshot, self._reading)
+        return self._answer
+
+    @property
+    def explanation(self) -> Explanation:
+        """The same with evidence, outlook and the sentence."""
+        if self._explanation is None:
+            self._explanation = _explanation(self._known, self._snapshot, self._reading, self.answer)
+        return self._explanation
+
+
+def _answer(known: Known, snapshot: Snapshot, reading: GpuReading | None) -> Answer:
+    if reading is None or reading.state is GpuState.LOST:
+        return Answer(_NO_READING, (), _unattributed(known, _NO_READING), None)
     facts = _facts(known, snapshot, reading)
     finding = find(facts)
     if not facts.has_fan:
         finding = replace(finding, marks=(*finding.marks, "no_fan"))
-    load_is_over = finding.cause is Cause.RESIDUAL_HEAT or CPU_LOAD_IS_OVER in finding.marks
-    coming = outlook(known, snapshot.boottime_seconds, facts.trend, load_is_over=load_is_over)
     suspects = facts.suspects if finding.suspects is None else finding.suspects
-    return _explanation(known, snapshot, reading, finding, suspects, coming)
+    return Answer(finding, suspects, _unattributed(known, finding), facts.trend)
 
 
-def nothing_read(known: Known, snapshot: Snapshot) -> Explanation:
-    """The answer while there is no reading of the card."""
-    return _explanation(known, snapshot, None, _NO_READING)
+def _unattributed(known: Known, finding: Finding) -> float:
+    share = finding.unattributed_share
+    if share is None:
+        share = known.heat.ledger.share(known.heat.ledger.unattributed)
+    return round(share, 4)
 
 
 def _facts(known: Known, snapshot: Snapshot, reading: GpuReading) -> Facts:
@@ -88,37 +117,27 @@ def _facts(known: Known, snapshot: Snapshot, reading: GpuReading) -> Facts:
     )
 
 
-def _explanation(
-    known: Known,
-    snapshot: Snapshot,
-    reading: GpuReading | None,
-    finding: Finding,
-    suspects: tuple[Suspect, ...] = (),
-    outlook: Outlook = _NO_OUTLOOK,
-) -> Explanation:
-    spike, last, ledger = known.watch.spike, known.watch.last, known.heat.ledger
-    loud = known.is_loud(snapshot.boottime_seconds)
-    up_since = spike.began_boottime_seconds if spike and loud else None
+def _explanation(known: Known, snapshot: Snapshot, reading: GpuReading | None, answer: Answer) -> Explanation:
+    finding, now = answer.finding, snapshot.boottime_seconds
+    spike, last = known.watch.spike, known.watch.last
+    load_is_over = finding.cause is Cause.RESIDUAL_HEAT or CPU_LOAD_IS_OVER in finding.marks
     explanation = Explanation(
         gpu_id=known.gpu.id,
         gpu_label=known.label,
         cause=finding.cause,
-        confidence=round(min(1.0, max(0.0, finding.confidence)), 3),
+        confidence=answer.confidence,
         sentence="",
-        suspects=suspects,
-        unattributed_share=round(
-            ledger.share(ledger.unattributed)
-            if finding.unattributed_share is None
-            else finding.unattributed_share,
-            4,
-        ),
+        suspects=answer.suspects,
+        unattributed_share=answer.unattributed_share,
         evidence=evidence(known, snapshot, finding),
-        outlook=outlook,
+        outlook=_NO_OUTLOOK
+        if answer.trend is None
+        else outlook(known, now, answer.trend, load_is_over=load_is_over),
         fan_percent=reading.fan_percent if reading else None,
         fan_rpm=reading.fan_rpm if reading else None,
         temperature_celsius=reading.temperature_celsius if reading else None,
         power_watts=reading.power_watts if reading else None,
-        for_seconds=None if up_since is None else snapshot.boottime_seconds - up_since,
+        for_seconds=now - spike.began_boottime_seconds if spike and known.is_loud(now) else None,
         spike_id=spike.spike_id if spike else (last.spike_id if last else None),
     )
     return replace(explanation, sentence=compose(explanation))

@@ -3,7 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from gpuwhyd.model import Cause, Explanation
+from gpuwhyd.engine.answer import Answer
+from gpuwhyd.model import Cause
 
 STABLE_SECONDS = 10.0
 UPDATE_SECONDS = 30.0
@@ -39,30 +40,30 @@ class Telling:
     _cause: _Steady = field(default_factory=_Steady)
     _leader: _Steady = field(default_factory=_Steady)
 
-    def told(self, now: float, explanation: Explanation | None, *, started: bool) -> None:
-        """An event with this explanation was just made; `started` begins a spike."""
-        self.answer, self._told_at = _answer(explanation), now
+    def told(self, now: float, answer: Answer, *, started: bool) -> None:
+        """An event with this answer was just made; `started` begins a spike."""
+        self.answer, self._told_at = (answer.cause, answer.leader), now
         if started or len(self._times) >= MOST_ANSWERS:
             self._times.clear()
-        if self.answer is not None:
-            self._times[self.answer] += 1
+        self._times[self.answer] += 1
         self._cause.since = self._leader.since = None
 
-    def is_due(self, now: float, explanation: Explanation | None) -> bool:
+    def is_due(self, now: float, answer: Answer) -> bool:
         """Whether cause or leader have been others than the told ones, the same for 10 s, and the last event is 30 s old,
         or older where the answer is one that was told before in this spike.
 
         Leaders that change faster, a row of short jobs, are not told one by one.
         """
-        if (answer := _answer(explanation)) is None:
-            return False
         cause, leader = self.answer or (None, None)
         steady = max(
-            self._cause.differs_for(now, answer[0], cause), self._leader.differs_for(now, answer[1], leader)
+            self._cause.differs_for(now, answer.cause, cause),
+            self._leader.differs_for(now, answer.leader, leader),
         )
-        wait_seconds = UPDATE_SECONDS * 2 ** min(self._times[answer], MOST_DOUBLINGS)
-        fresh = self._told_at is not None and now - self._told_at < wait_seconds
-        return steady >= STABLE_SECONDS and not fresh
+        if steady < STABLE_SECONDS:
+            return False
+        times = self._times[answer.cause, answer.leader]
+        wait_seconds = UPDATE_SECONDS * 2 ** min(times, MOST_DOUBLINGS)
+        return self._told_at is None or now - self._told_at >= wait_seconds
 
     def saved(self) -> list[str] | None:
         return None if self.answer is None else [self.answer[0].value, self.answer[1]]
@@ -75,9 +76,3 @@ class Telling:
         if not isinstance(saved, list) or len(saved) != 2:
             raise TypeError("cause and program were expected in the saved state")
         return cls(answer=(Cause(saved[0]), str(saved[1])))
-
-
-def _answer(explanation: Explanation | None) -> tuple[Cause, str] | None:
-    if explanation is None:
-        return None
-    return explanation.cause, explanation.suspects[0].program.key if explanation.suspects else ""

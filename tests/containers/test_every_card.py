@@ -67,9 +67,9 @@ class Every:
     def logged(self) -> str:
         return self.debian.journal("--unit=gpuwhyd", "--output=cat")
 
-    def work_of(self, gpu_id: str) -> dict | None:
-        """The card's readings, once they tell how busy it is: None while they do not, or tell what was before."""
-        found = self.readings()[gpu_id]
+    def work_of_xe(self) -> dict | None:
+        """Its readings, once they tell how busy it is: None while they do not, or tell what was before."""
+        found = self.readings()[gpu_id(XE)]
         return found if found.get("utilization_percent", 0) > 50 else None
 
     def readings(self) -> dict[str, dict]:
@@ -210,8 +210,8 @@ def test_each_card_in_turn_has_an_answer_of_its_own(at_rest: Every) -> None:
         found = at_rest.readings()
         assert {one["cause"] for name, one in found.items() if name != load.gpu_id} == {"quiet"}
         if load.gpu_id == gpu_id(XE):
-            # the engine time of a new client is known by its second look, of which the answer need not wait
-            working = wait_for(lambda: at_rest.work_of(load.gpu_id), 10, "the work of two looks at a client")
+            # the engine time of a new client is known by its second look, for which the answer need not wait
+            working = wait_for(at_rest.work_of_xe, 10, "the work of two looks at a client")
             assert working["utilization_percent"] == pytest.approx(90, abs=8)
             assert working["power_watts"] == pytest.approx(104, rel=0.3)
         if load.gpu_id == CHASSIS:

@@ -152,7 +152,9 @@ class Card:
         self._moment = moment = Moment(self.known, snapshot, reading)
         if self.known.is_loud(now):
             started = change is Change.ROSE and spike is not None
-            self.known.hottest.look(moment.answer, self.known.cooled_watts, started=started)
+            hottest, heat_watts = self.known.hottest, self.known.cooled_watts
+            if hottest.is_now(moment.told_by[0], heat_watts, started=started):
+                hottest.answer, hottest.heat_watts = moment.answer, heat_watts
         kind = self._kind(now, change, spike, moment)
         awake = reading.state is GpuState.AWAKE
         firings = self._weigh_rules(now, alone, settings) if awake else ()
@@ -257,12 +259,12 @@ class Card:
         """The event of this tick: started, ended, or updated because the answer has changed for a while."""
         if spike is None:
             seen = self.state is GpuState.AWAKE and self.known.is_loud(now)
-            if not seen or not self._telling.is_due(now, moment.answer):
+            if not seen or not self._telling.is_due(now, *moment.told_by):
                 return None
             kind = EventKind.SPIKE_UPDATED
         else:
             kind = EventKind.SPIKE_STARTED if change is Change.ROSE else EventKind.SPIKE_ENDED
-        self._telling.told(now, moment.answer, started=kind is EventKind.SPIKE_STARTED)
+        self._telling.told(now, *moment.told_by, started=kind is EventKind.SPIKE_STARTED)
         return kind
 
     # -- over a restart -------------------------------------------------------------------------------------------

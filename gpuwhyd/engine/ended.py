@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 from gpuwhyd.engine.answer import Answer
-from gpuwhyd.engine.causes.facts import Finding
 from gpuwhyd.engine.ledger import Ledger
 from gpuwhyd.engine.sentences import compose
 from gpuwhyd.engine.suspects import leading_suspects
@@ -22,6 +21,10 @@ _UNNAMED = frozenset(
 """Causes that are not the suspects' doing, whatever little they did."""
 
 
+HOTTER = 1.005
+"""Under a load heat rises at every moment, at last by next to nothing: shares do not change by more than half a point in that."""
+
+
 @dataclass(slots=True)
 class Hottest:
     """The answer of the moment in a spike at which the cooler held the most heat; any answer rather than none."""
@@ -29,20 +32,19 @@ class Hottest:
     answer: Answer | None = None
     heat_watts: float = 0.0
 
-    def look(self, answer: Answer, heat_watts: float, *, started: bool) -> None:
-        """One reading in a spike; `started` begins a new one."""
+    def is_now(self, cause: Cause, heat_watts: float, *, started: bool) -> bool:
+        """Whether this moment in a spike tells more than those before; `started`: it is the first."""
         told = self.answer
-        better = told is not None and told.cause is Cause.UNKNOWN and answer.cause is not Cause.UNKNOWN
-        if started or heat_watts > self.heat_watts or better:
-            self.answer, self.heat_watts = answer, heat_watts
+        better = told is not None and told.cause is Cause.UNKNOWN and cause is not Cause.UNKNOWN
+        return started or heat_watts > HOTTER * self.heat_watts or better
 
     def last_told(self, cause: Cause, ledger: Ledger, now: float) -> None:
         """What is known of an open spike after a restart, until a reading tells more."""
         self.answer = Answer(
-            Finding(cause=cause, confidence=0.5),
-            leading_suspects(ledger, now),
-            round(ledger.share(ledger.unattributed), 4),
-            None,
+            cause=cause,
+            confidence=0.5,
+            suspects=leading_suspects(ledger, now),
+            unattributed_share=round(ledger.share(ledger.unattributed), 4),
         )
 
     @property

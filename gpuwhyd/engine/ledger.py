@@ -6,6 +6,7 @@ the ledger until their heat is gone.
 """
 
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -67,6 +68,8 @@ class Ledger:
     """Of the heat in `accounts`, what was split by a proxy, because programs' engine times were unknown."""
     _covered: tuple[float, float] | None = None
     """Mean engine time of visible programs and mean utilisation, both in percent."""
+    _met: tuple[Sequence[GpuUse], dict[str, float], dict[str, float]] | None = None
+    """What the last tick's uses came to; `None` when their accounts have been changed since."""
     heat_watts: float = field(init=False)
     """All of it. Kept, because shares are asked for many times a tick; `book` sums it up anew."""
 
@@ -132,20 +135,29 @@ class Ledger:
         split, guessed, rest = _split(excess_watts, known, unknown if processes_known else {}, explained)
         step = _Step.of(dt)
         step.advance(self.guessed, guessed)
-        worked_watts = min(significant_watts, 5.0)
-        for key, account in self.accounts.items():
-            watts = split.get(key, 0.0)
-            if watts >= worked_watts:
-                account.last_worked, account.stopped_at = now, None
-            if watts or account.heat_watts >= FORGET_WATTS:
-                step.advance(account, watts)
-            elif account.heat_watts:  # most programs hold a card's memory and seldom work
-                account.set_heat(0.0, 0.0)
         step.advance(self.unattributed, rest)
+        worked_watts = min(significant_watts, 5.0)
         if rest >= worked_watts:
             self.unattributed.last_worked = now
-        self._forget()
-        self.sum_up()
+        total = self.unattributed.heat_watts
+        cold = []
+        for key, account in self.accounts.items():
+            watts = split.get(key, 0.0)
+            if watts or account.heat_watts >= FORGET_WATTS:
+                if watts >= worked_watts:
+                    account.last_worked, account.stopped_at = now, None
+                total += step.advance(account, watts)
+            elif account.heat_watts:  # most programs hold a card's memory and seldom work
+                account.set_heat(0.0, 0.0)
+            if account.heat_watts < FORGET_WATTS and (account.engine_percent is None or not account.alive):
+                cold.append(key)
+        if cold:
+            self._met = None
+        for key in cold:
+            total -= self.accounts.pop(key).heat_watts
+        self.heat_watts = total
+        if len(self.accounts) > MOST_ACCOUNTS:
+            self._forget_the_least()
 
     def exited(self, exits: Iterable[ProcessExit]) -> None:
         """Processes that ended; a program is over when the last of them has."""
@@ -153,35 +165,41 @@ class Ledger:
             account = self.accounts.get(ended.process.program.key)
             if account is None:
                 continue
+            self._met = None
             account.pids.discard(ended.process.pid)
             if not account.pids and account.alive:
                 account.alive, account.stopped_at = False, ended.boottime_seconds
 
     def _meet(self, uses: Sequence[GpuUse]) -> tuple[dict[str, float], dict[str, float]]:
         """By program key: engine time, and of processes whose engine time is unknown the bytes they hold."""
-        for earlier in self.accounts.values():
+        if self._met is not None and are_the_same(uses, self._met[0]):
+            return self._met[1:]
+        accounts = self.accounts
+        for earlier in accounts.values():
             earlier.memory_used_bytes = earlier.engine_percent = None
         known: dict[str, float] = {}
         unknown: dict[str, float] = {}
         busiest: dict[str, float] = {}
-        accounts = self.accounts
         for use in uses:
-            process, memory, engine = use.process, use.use.memory_used_bytes, engine_weight(use.use)
+            process, told = use.process, use.use
+            memory, engine = told.memory_used_bytes, engine_weight(told)
             key = process.program.key
             account = accounts.get(key)
             if account is None:
                 account = accounts[key] = Account(program=process.program)
-            account.pids.add(process.pid)
             account.alive = True
+            account.pids.add(process.pid)
             if memory is not None:
                 account.memory_used_bytes = memory + (account.memory_used_bytes or 0)
-            if engine is not None:
-                known[key] = account.engine_percent = known.get(key, 0.0) + engine
-            else:
+            if engine is None:
                 unknown[key] = unknown.get(key, 0.0) + float(memory or 1)
-            if (engine or 0.0) >= busiest.get(key, -1.0):
-                busiest[key] = engine or 0.0
+                engine = 0.0
+            else:
+                known[key] = account.engine_percent = known.get(key, 0.0) + engine
+            if engine >= busiest.get(key, -1.0):
+                busiest[key] = engine
                 account.process_name = process.name
+        self._met = uses, known, unknown
         return known, unknown
 
     def _explained(self, dt: float, visible: float, utilization: float | None) -> float:
@@ -200,22 +218,16 @@ class Ledger:
             return 1.0
         return mean_visible / mean_utilization
 
-    def _forget(self) -> None:
-        cold = [
-            key
-            for key, account in self.accounts.items()
-            if account.heat_watts < FORGET_WATTS and (not account.alive or account.engine_percent is None)
-        ]
-        for key in cold:
-            del self.accounts[key]
-        if len(self.accounts) > MOST_ACCOUNTS:
-            for account in self.ranked()[MOST_ACCOUNTS:]:
-                if account.program is not None:
-                    self.unattributed.set_heat(
-                        self.unattributed.fast_watts + account.fast_watts,
-                        self.unattributed.slow_watts + account.slow_watts,
-                    )
-                    del self.accounts[account.program.key]
+    def _forget_the_least(self) -> None:
+        for account in self.ranked()[MOST_ACCOUNTS:]:
+            if account.program is not None:
+                self.unattributed.set_heat(
+                    self.unattributed.fast_watts + account.fast_watts,
+                    self.unattributed.slow_watts + account.slow_watts,
+                )
+                del self.accounts[account.program.key]
+        self._met = None
+        self.sum_up()
 
     def sum_up(self) -> None:
         """After accounts were changed from outside; `book` does it itself."""
@@ -247,6 +259,7 @@ class Ledger:
 
     def resume(self, now: float, uses: Sequence[GpuUse]) -> None:
         """After a restart of the daemon: a program that is on the card no more ended while nobody watched."""
+        self._met = None
         present = {use.process.program.key: use.process.pid for use in uses}
         for key, account in self.accounts.items():
             if key not in present:
@@ -255,6 +268,11 @@ class Ledger:
                 account.stopped_at = account.last_worked if account.last_worked is not None else now
             else:
                 account.pids.clear()  # met anew from the uses
+
+
+def are_the_same(one: Sequence[object], other: Sequence[object]) -> bool:
+    """The very same objects in the same order: what was made of the ones is true of the others."""
+    return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
 def engine_weight(use: GpuProcess) -> float | None:
@@ -305,11 +323,12 @@ class _Step:
             1 - math.exp(-heated / SLOW_SECONDS),
         )
 
-    def advance(self, account: Account, watts: float) -> None:
-        account.set_heat(
-            account.fast_watts * self.fast_stays + watts * self.fast_added,
-            account.slow_watts * self.slow_stays + watts * self.slow_added,
-        )
+    def advance(self, account: Account, watts: float) -> float:
+        """The heat that is in the account then."""
+        fast = account.fast_watts = account.fast_watts * self.fast_stays + watts * self.fast_added
+        slow = account.slow_watts = account.slow_watts * self.slow_stays + watts * self.slow_added
+        heat = account.heat_watts = FAST_PART * fast + (1 - FAST_PART) * slow
+        return heat
 
 
 def _saved(account: Account) -> dict[str, object]:

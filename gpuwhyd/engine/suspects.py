@@ -1,5 +1,7 @@
 """The heat ledger -> the suspects that an explanation names."""
 
+from typing import NamedTuple
+
 from gpuwhyd.engine.ledger import FORGET_WATTS, Account, Ledger
 from gpuwhyd.model import Program, Suspect
 
@@ -11,36 +13,54 @@ PAUSED_SECONDS = 5.0
 """A program counts as stopped when it has not worked for so long; engine times come in samples of up to 1 s."""
 
 
-def leading_suspects(ledger: Ledger, now: float) -> tuple[Suspect, ...]:
+class Leader(NamedTuple):
+    """A program that has so much of the heat that it is worth naming."""
+
+    account: Account
+    program: Program
+    share: float
+
+    def stopped_at(self, now: float) -> float | None:
+        """When it stopped, if it works no more."""
+        account = self.account
+        if not account.alive and account.stopped_at is not None:
+            return account.stopped_at
+        worked = account.last_worked
+        return worked if worked is not None and now - worked > PAUSED_SECONDS else None
+
+
+def leaders(ledger: Ledger, most: int = MOST_SUSPECTS) -> list[Leader]:
     """Most heat first; their shares sum to at most 1, because each is rounded down."""
     if ledger.heat_watts <= FORGET_WATTS:
-        return ()
+        return []
     total_watts = ledger.heat_watts
     least_watts = SMALLEST_SHARE * total_watts
     if ledger.share(ledger.unattributed) < VISIBLE_SHARE:  # of a row of short jobs each has little
-        leader_watts = max((account.heat_watts for account in ledger.accounts.values()), default=0.0)
+        leader_watts = max([account.heat_watts for account in ledger.accounts.values()], default=0.0)
         least_watts = min(least_watts, leader_watts / 2)
-    warm = ledger.ranked(least_watts)
-    suspects = []
-    for account in warm[:MOST_SUSPECTS]:
+    found = []
+    for account in ledger.ranked(least_watts)[:most]:
         share = int(min(1.0, account.heat_watts / total_watts) * 10_000) / 10_000
         if account.program is not None and share > 0:
-            suspects.append(_suspect(account, account.program, share, now))
-    return tuple(suspects)
+            found.append(Leader(account, account.program, share))
+    return found
 
 
-def _suspect(account: Account, program: Program, share: float, now: float) -> Suspect:
-    stopped, pids = account.stopped_at if not account.alive else None, account.pids
-    if stopped is None and account.last_worked is not None and now - account.last_worked > PAUSED_SECONDS:
-        stopped = account.last_worked
+def leading_suspects(ledger: Ledger, now: float) -> tuple[Suspect, ...]:
+    """The same as an explanation names them."""
+    return tuple([_suspect(leader, now) for leader in leaders(ledger)])
+
+
+def _suspect(leader: Leader, now: float) -> Suspect:
+    account, stopped_at = leader.account, leader.stopped_at(now)
     return Suspect(
-        program=program,
-        share=share,
+        program=leader.program,
+        share=leader.share,
         process_name=account.process_name,
         power_watts=round(account.fast_watts, 1),
-        pids=tuple(pids if len(pids) == 1 else sorted(pids)),
+        pids=tuple(account.pids if len(account.pids) == 1 else sorted(account.pids)),
         alive=account.alive,
-        stopped_seconds_ago=None if stopped is None else max(0.0, now - stopped),
+        stopped_seconds_ago=None if stopped_at is None else max(0.0, now - stopped_at),
         memory_used_bytes=account.memory_used_bytes,
         engine_percent=account.engine_percent,
     )

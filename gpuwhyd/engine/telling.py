@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from gpuwhyd.engine.answer import Answer
 from gpuwhyd.model import Cause
 
 STABLE_SECONDS = 10.0
@@ -40,28 +39,28 @@ class Telling:
     _cause: _Steady = field(default_factory=_Steady)
     _leader: _Steady = field(default_factory=_Steady)
 
-    def told(self, now: float, answer: Answer, *, started: bool) -> None:
-        """An event with this answer was just made; `started` begins a spike."""
-        self.answer, self._told_at = (answer.cause, answer.leader), now
+    def told(self, now: float, cause: Cause, leader: str, *, started: bool) -> None:
+        """An event with this cause and leading program was just made; `started` begins a spike."""
+        self.answer, self._told_at = (cause, leader), now
         if started or len(self._times) >= MOST_ANSWERS:
             self._times.clear()
         self._times[self.answer] += 1
         self._cause.since = self._leader.since = None
 
-    def is_due(self, now: float, answer: Answer) -> bool:
+    def is_due(self, now: float, cause: Cause, leader: str) -> bool:
         """Whether cause or leader have been others than the told ones, the same for 10 s, and the last event is 30 s old,
         or older where the answer is one that was told before in this spike.
 
         Leaders that change faster, a row of short jobs, are not told one by one.
         """
-        cause, leader = self.answer or (None, None)
+        told_cause, told_leader = self.answer or (None, None)
         steady = max(
-            self._cause.differs_for(now, answer.cause, cause),
-            self._leader.differs_for(now, answer.leader, leader),
+            self._cause.differs_for(now, cause, told_cause),
+            self._leader.differs_for(now, leader, told_leader),
         )
         if steady < STABLE_SECONDS:
             return False
-        times = self._times[answer.cause, answer.leader]
+        times = self._times[cause, leader]
         wait_seconds = UPDATE_SECONDS * 2 ** min(times, MOST_DOUBLINGS)
         return self._told_at is None or now - self._told_at >= wait_seconds
 

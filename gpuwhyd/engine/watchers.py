@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from gpuwhyd.engine.heat import Heat
 from gpuwhyd.engine.idle_floor import IDLE_UTILIZATION_PERCENT
-from gpuwhyd.engine.ledger import HOLDER, engine_weight
-from gpuwhyd.model import GpuReading, GpuState, GpuUse, ProcessIdentity
+from gpuwhyd.engine.ledger import HOLDER, are_the_same, engine_weight
+from gpuwhyd.model import GpuProcess, GpuReading, GpuState, GpuUse, ProcessIdentity
 
 KEPT_AWAKE_SECONDS = 120.0
 """Cards suspend 5 to 15 s after the last program has let go of them, and gpuwhyd lets an idle one go after 60 s."""
@@ -65,10 +65,23 @@ class Watched:
     """They make it work; otherwise it is merely awake."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sorted:
+    """Who of those that have the card open only watches."""
+
+    uses: Sequence[GpuUse] = ()
+    watching: tuple[ProcessIdentity, ...] = ()
+    others_compute: bool = False
+    """Others have it open for more than drawing a desktop."""
+    worked_on: bool = False
+    """Others work on it."""
+
+
 @dataclass(slots=True)
 class Watchers:
     """Feed it every reading of a card, also those that say that it sleeps or is let go."""
 
+    _sorted: _Sorted = _Sorted()
     _by: tuple[ProcessIdentity, ...] = ()
     _others: bool = True
     """Somebody else has the card open, or nobody knows."""
@@ -88,15 +101,11 @@ class Watchers:
             self._stays_awake_alone = False
             return
         self._follow_alone(now, reading)
-        watching: list[GpuUse] = []
-        others: list[GpuUse] = []
-        for use in uses:
-            holds_only = use.use.kind == HOLDER and not engine_weight(use.use)
-            watches = holds_only or use.process.name[:COMM_LENGTH] in _NAMES
-            (watching if watches else others).append(use)
+        if not are_the_same(uses, self._sorted.uses):
+            self._sorted = _sorted(uses)
         if reading.state is GpuState.AWAKE or reading.processes is not None:
-            self._look(now, reading, watching, others)
-        worked_on = any(engine_weight(use.use) for use in others)
+            self._look(now, reading)
+        worked_on = self._sorted.worked_on
         if reading.state is not GpuState.AWAKE:
             if worked_on:
                 self._idle_since = self._busy_since = None
@@ -135,14 +144,12 @@ class Watchers:
             return None
         return Watched(by=self._by, for_seconds=seconds, busy=False)
 
-    def _look(
-        self, now: float, reading: GpuReading, watching: Sequence[GpuUse], others: Sequence[GpuUse]
-    ) -> None:
+    def _look(self, now: float, reading: GpuReading) -> None:
         """Who has the card open. A desktop that has it open and draws nothing does not keep it awake."""
-        by = tuple(use.process for use in watching)
-        self._others = reading.processes is None or any(use.use.kind != "graphics" for use in others)
+        by = self._sorted.watching
+        self._others = reading.processes is None or self._sorted.others_compute
         if not self._others:
-            named = {use.process.pid for use in (*watching, *others)}
+            named = {use.process.pid for use in self._sorted.uses}
             self._others = any(process.pid not in named for process in reading.processes or ())
         self._nobody = reading.processes == ()
         self._by_since = _since(self._by_since, now) if by else None
@@ -155,6 +162,23 @@ class Watchers:
         self._alone_since = _since(self._alone_since, now)
         if now - self._alone_since >= ALONE_SECONDS:
             self._stays_awake_alone = True
+
+
+def _sorted(uses: Sequence[GpuUse]) -> _Sorted:
+    watching: list[ProcessIdentity] = []
+    others: list[GpuProcess] = []
+    for use in uses:
+        holds_only = use.use.kind == HOLDER and not engine_weight(use.use)
+        if holds_only or use.process.name[:COMM_LENGTH] in _NAMES:
+            watching.append(use.process)
+        else:
+            others.append(use.use)
+    return _Sorted(
+        uses=uses,
+        watching=tuple(watching),
+        others_compute=any(other.kind != "graphics" for other in others),
+        worked_on=any(engine_weight(other) for other in others),
+    )
 
 
 def _since(since: float | None, now: float) -> float:

@@ -36,7 +36,10 @@ class Facts:
     """All of it, as the steady power that would hold it there."""
     significant_watts: float
     """Less power above idle than this is noise, and less heat no reason for a fan."""
-    suspects: tuple[Suspect, ...]
+    shares: tuple[float, ...]
+    """Parts of the heat, of the two foremost of the programs that are worth naming."""
+    a_leader_stopped: bool
+    """One of them works no more."""
     unattributed_share: float
     engine_times_known: bool
     power_known: bool

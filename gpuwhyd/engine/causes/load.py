@@ -34,10 +34,10 @@ def residual_heat(facts: Facts) -> Finding | None:
 
 def workload(facts: Facts) -> Finding | None:
     """One suspect's heat dominates."""
-    if not facts.warm or not facts.suspects or facts.visible_share < VISIBLE_SHARE:
+    if not facts.warm or not facts.shares or facts.visible_share < VISIBLE_SHARE:
         return None
-    leading = facts.suspects[0].share
-    second = facts.suspects[1].share if len(facts.suspects) > 1 else 0.0
+    leading = facts.shares[0]
+    second = facts.shares[1] if len(facts.shares) > 1 else 0.0
     if leading >= DOMINANT_SHARE or (leading >= 2 * second and leading >= facts.unattributed_share):
         confidence = _sure(facts, SURE, GUESSED) * quality(facts)
         return Finding(cause=Cause.WORKLOAD, confidence=confidence)
@@ -47,10 +47,11 @@ def workload(facts: Facts) -> Finding | None:
 def workload_mixed(facts: Facts) -> Finding | None:
     """Several suspects made the heat together."""
     visible = facts.visible_share
-    if not facts.warm or len(facts.suspects) < 2 or visible < VISIBLE_SHARE:
+    if not facts.warm or len(facts.shares) < 2 or visible < VISIBLE_SHARE:
         return None
-    change = any(suspect.stopped_seconds_ago is not None for suspect in facts.suspects[:2])
-    confidence = _sure(facts, SHARES_CHANGE if change else SURE, GUESSED_MIXED) * quality(facts)
+    confidence = _sure(facts, SHARES_CHANGE if facts.a_leader_stopped else SURE, GUESSED_MIXED) * quality(
+        facts
+    )
     return Finding(cause=Cause.WORKLOAD_MIXED, confidence=confidence)
 
 
@@ -65,5 +66,5 @@ def _sure(facts: Facts, measured: float, guessed: float) -> float:
     """How sure, with engine times and without them."""
     if facts.engine_times_known:
         return measured
-    alone = bool(facts.suspects) and facts.suspects[0].share >= ALONE_SHARE
+    alone = bool(facts.shares) and facts.shares[0] >= ALONE_SHARE
     return GUESSED_ALONE if alone else guessed

@@ -37,7 +37,7 @@ POINTS_PER_SECOND = 0.8
 LEAST_POINTS_PER_SECOND = 0.2
 """Of a fan whose fall has not been seen yet, and of one that has only begun to; recorded ones have 0.2 to 1.4."""
 LATE_SECONDS = 3.5
-FALL_SECONDS = 4.0
+FALL_SECONDS = 6.0
 """A fan begins to fall so long after the load ended; its fall is measured over at least so long."""
 MARK_SECONDS = 16.0
 FOLLOWS_PART = 0.7
@@ -174,7 +174,7 @@ class FanResponse:
     def steepness(self, rest: float) -> float | None:
         """Percent per kelvin above the onset, as seen in this spike, else in earlier ones."""
         seen = self._curve.percent_per_kelvin
-        if seen is not None:
+        if seen is not None and seen >= _BOUNDS["percent_per_kelvin"][0]:
             return seen
         if self.percent_per_kelvin is not None or not self._curve.count:
             return self.percent_per_kelvin
@@ -254,7 +254,7 @@ class FanResponse:
         if self._fall is not None and felt is not None and percent <= self.base(rest) + JITTER_PERCENT:
             self._least_onset = max(self._least_onset, felt - JITTER_KELVIN)
             self._turned_at = min(self._turned_at, felt)
-        if felt is not None:
+        if felt is not None and (self._fall is None or self._follows):
             self._follow_curve(now, percent, self.base(rest), felt)
         return None
 
@@ -303,7 +303,7 @@ class FanResponse:
             if now >= self._falls_from:
                 self._fall, self._held_percent, self._is_held = (now, percent), percent, False
         elif percent >= self._held_percent - JITTER_PERCENT:
-            if self._is_held or now - self._fall[0] >= FALL_SECONDS:  # it is kept where it is, and falls later
+            if self._is_held or now - self._fall[0] >= FALL_SECONDS:  # it is kept up, and falls later
                 self._fall, self._held_percent = (now, percent), max(percent, self._held_percent)
                 self._is_held = True
         elif self._is_held:
@@ -330,7 +330,10 @@ class FanResponse:
             self._down.add(self.felt_celsius, percent)
 
     def _follow_curve(self, now: float, percent: float, base: float, felt: float) -> None:
-        """Steepness, from when fan and temperature stand still: then no slew rate is in between."""
+        """Steepness, from when fan and temperature stand still: then no slew rate is in between.
+
+        Not asked while a fan comes down as fast as it can: a slow one seems to stand still then.
+        """
         steady = self._steady
         moved = steady is None or (
             abs(percent - steady[1]) > STEADY_PERCENT or abs(felt - steady[2]) > STEADY_KELVIN

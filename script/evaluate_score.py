@@ -118,6 +118,9 @@ class Marks:
     missed: list[str] = field(default_factory=list)
     invented: list[str] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
+    strictly_found: int = 0
+    strictly_invented: list[str] = field(default_factory=list)
+    """The same if a swing were RISE_PERCENT and nothing less: without the leeway of NEARLY_PERCENT."""
     delays: list[float] = field(default_factory=list)
     rest_hours: float = 0.0
     leading_right: int = 0

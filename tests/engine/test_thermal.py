@@ -143,6 +143,52 @@ def test_without_a_temperature_the_fans_own_fall_tells() -> None:
     assert rig.answer.outlook.quiet_in_seconds == pytest.approx(19, abs=6)
 
 
+def test_a_fan_that_is_held_up_for_a_while_after_the_load_is_not_taken_for_a_slow_one() -> None:
+    """As firmware does after a reset."""
+    rig = Rig()
+    rig.run(100, {}, fan=30, celsius=None, watts=15)
+    rig.run(200, {GAME: 95.0}, fan=80, celsius=None, watts=200)
+    for jitter in (0, 1, 0, -1) * 5:
+        rig.tick({}, fan=80 + jitter, celsius=None, watts=15)
+    for second in range(0, 18, 2):
+        rig.tick({}, fan=79 - second, celsius=None, watts=15)
+    # from 63 % to 33 %, a point a second
+    assert rig.answer.outlook.quiet_in_seconds == pytest.approx(30, rel=0.2)
+
+
+def test_a_fan_that_still_slows_down_can_be_cooler_than_where_it_stops() -> None:
+    """It is too slow for the temperature, and stops when it is down: it is not one that turns at any temperature."""
+    rig, cooler = Rig(), Cooler(slew=0.2, stop_celsius=46.0, seconds=30.0)
+    work(idle(rig, cooler), cooler, 400, 200)
+    work(rig, cooler, 100, 25)
+    assert cooler.room_celsius + cooler.kelvin < 35
+    while cooler.fan > 40:
+        assert rig.answer.outlook.quiet_in_seconds == pytest.approx(quiet_after(cooler), rel=0.1)
+        work(rig, cooler, 20, 25)
+
+
+def test_a_fan_that_turns_further_down_than_recorded_ones_is_expected_to_go_on() -> None:
+    """It begins to turn at 50 degC and stops at 36, as on some cards of NVIDIA's own make."""
+    rig, cooler = Rig(), Cooler(stop_celsius=36.0)
+    work(idle(rig, cooler), cooler, 400, 200)
+    while cooler.room_celsius + cooler.kelvin > 38:
+        work(rig, cooler, 2, 25)
+    assert rig.answer.outlook.quiet_in_seconds == pytest.approx(quiet_after(cooler), rel=0.6)
+
+
+def test_quiet_is_not_told_as_now_for_long_while_the_fan_turns() -> None:
+    rig, cooler = Rig(), Cooler(stop_celsius=36.0)
+    work(idle(rig, cooler), cooler, 400, 200)
+    work(rig, cooler, 40, 25)
+    said = []
+    while cooler.fan:
+        work(rig, cooler, 2, 25)
+        said.append(rig.answer.outlook.quiet_in_seconds)
+    assert len(said) > 60
+    now = [seconds is not None and seconds < 1 for seconds in said[:-3]]
+    assert not any(all(now[i : i + 4]) for i in range(len(now)))
+
+
 # -- never from bad data ------------------------------------------------------------------------------------------
 
 

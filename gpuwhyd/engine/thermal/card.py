@@ -87,6 +87,8 @@ class Thermal:
     """When a load began or ended."""
     _look_at: float = 0.0
     _looked_at: float = -math.inf
+    _saw_fall: bool = False
+    """At the last look the fan had been seen to fall."""
     _constants: Constants | None = None
     """As last fitted in this spike."""
     _fit_at: float = 0.0
@@ -143,9 +145,10 @@ class Thermal:
             self._learn(sample)
 
     def look(self, now: float, sample: Sample) -> None:
-        """While the fan is up: looks ahead again when that is due."""
-        if now < self._look_at:
+        """While the fan is up: looks ahead again when that is due, and as soon as it is seen to fall."""
+        if now < self._look_at and (sample.working or self._saw_fall or not self.fan.is_seen_to_fall):
             return
+        self._saw_fall = self.fan.is_seen_to_fall
         passed = now - self._changed_at
         self._looked_at = now
         self._look_at = now + max(LOOK_SECONDS, passed / (1 if sample.working else 4))
@@ -154,6 +157,8 @@ class Thermal:
             self._peak = self._height(now, sample, fitted)
             return
         self._quiet_at = self._quiet(now, sample, fitted)
+        if self._quiet_at is not None:  # nor is it left at "now", when the fan is still up then
+            self._look_at = min(self._look_at, max(now + LOOK_SECONDS, self._quiet_at))
         if self._foretold is None and self._quiet_at is not None and passed >= FORETOLD_SECONDS:
             self._foretold = (now, self._quiet_at)
 

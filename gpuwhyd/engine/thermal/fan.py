@@ -14,7 +14,13 @@ STILL_PERCENT = 0.5
 FELT_SECONDS = 5.0
 """A fan follows the temperature as late as this; recorded ones by 1 to 12 s where their slew rate is no limit."""
 STOP_BELOW_KELVIN = (3.0, 10.0)
-"""A fan that stands still at rest stops so far below where it began to turn, as far as recorded."""
+"""A fan that stands still at rest stops so far below where it began to turn, on logs of real cards."""
+LOWEST_STOP_KELVIN = 16.0
+LOWER_PART = 0.2
+"""Owners report cards, mostly of NVIDIA's own make, whose fans turn from 50 degC or so down to 35 or 40; no log has one. Each of
+these stops counts as so much of one that was recorded."""
+STILL_TURNS_KELVIN = 1.0
+"""Of a fan that turns even below that: it goes on for so long."""
 PERCENT_PER_KELVIN = 2.0
 """Of a curve that has not been seen yet; recorded ones have 1.4 to 2.6."""
 STEEPNESS_SPREAD = 0.17
@@ -130,11 +136,16 @@ class FanResponse:
     """(boottime, percent, degC) since when fan and temperature have moved little."""
     _fall: tuple[float, float] | None = None
     """(boottime, percent) when it began to fall after the load."""
+    _held_percent: float = 0.0
+    """The most it turned since, before it fell."""
+    _is_held: bool = False
     _falls_from: float | None = None
     _fell_per_second: float = 0.0
     _fell_fastest: float = 0.0
     _least_onset: float = -math.inf
     """So warm it was when the fan had come down to the least with which it turns."""
+    _turned_at: float = math.inf
+    """So cold it was since then, and the fan still turned."""
 
     def onset(self, rest: float) -> float | None:
         """Where the curve begins: as seen in this spike, and in earlier ones."""
@@ -163,7 +174,7 @@ class FanResponse:
     def steepness(self, rest: float) -> float | None:
         """Percent per kelvin above the onset, as seen in this spike, else in earlier ones."""
         seen = self._curve.percent_per_kelvin
-        if seen is not None:
+        if seen is not None and seen >= _BOUNDS["percent_per_kelvin"][0]:
             return seen
         if self.percent_per_kelvin is not None or not self._curve.count:
             return self.percent_per_kelvin
@@ -173,6 +184,11 @@ class FanResponse:
         return (self._curve.percent - base) / (self._curve.celsius - onset)
 
     @property
+    def is_seen_to_fall(self) -> bool:
+        """After the load of this spike, for long enough to say how fast."""
+        return self._fell_per_second > 0
+
+    @property
     def falls_per_second(self) -> float | None:
         """As seen in this spike and in earlier ones: a fan that has hardly begun to fall is not slow."""
         if not self._fell_per_second:
@@ -180,22 +196,16 @@ class FanResponse:
         return max(self._fell_per_second, self.fall_per_second or LEAST_POINTS_PER_SECOND)
 
     def stops_at(self, rest: float, settle: float) -> float | None:
-        """Where a fan that stands still at rest stops, not where it still turns; and where another is quiet again, if the
-        temperature, not its slew rate, is what decides that.
+        """Where a fan that stands still at rest stops, not where it still turned with nothing but the temperature to keep it
+        up; and where another is quiet again, if the temperature, not its slew rate, is what decides that.
         """
-        felt = self.felt_celsius
-        turns_at = felt if felt is not None and self.is_up else math.inf
+        turns_at = self._turned_at - JITTER_KELVIN
         if self.stop_celsius is not None:
-            return min(self.stop_celsius, turns_at - JITTER_KELVIN)
+            return min(self.stop_celsius, turns_at)
         if rest >= STILL_PERCENT:
             return self._down.begins_at(rest + settle)
         onset = self.onset(rest)
-        if onset is None:
-            return None
-        least, most = STOP_BELOW_KELVIN
-        least = max(least, onset - turns_at)
-        most = max(most, least + 2 * JITTER_KELVIN)
-        return onset - (least + most) / 2
+        return None if onset is None else onset - _stops_below(onset - turns_at)
 
     def base(self, rest: float) -> float:
         """The speed from which the curve goes up."""
@@ -228,7 +238,7 @@ class FanResponse:
         if not self.is_up:
             self.is_up = True
             self._curve, self._fell_per_second, self._fell_fastest = Curve(), 0.0, 0.0
-            self._least_onset = -math.inf
+            self._least_onset, self._turned_at = -math.inf, math.inf
             self._steady = self._fall = self._falls_from = None
             rested = self._felt_at_rest
             self._onset = None
@@ -243,7 +253,8 @@ class FanResponse:
         self._follow_fall(now, percent, heating=heating)
         if self._fall is not None and felt is not None and percent <= self.base(rest) + JITTER_PERCENT:
             self._least_onset = max(self._least_onset, felt - JITTER_KELVIN)
-        if felt is not None:
+            self._turned_at = min(self._turned_at, felt)
+        if felt is not None and (self._fall is None or self._follows):
             self._follow_curve(now, percent, self.base(rest), felt)
         return None
 
@@ -290,7 +301,14 @@ class FanResponse:
             self._falls_from = now + LATE_SECONDS
         elif self._fall is None:
             if now >= self._falls_from:
-                self._fall = (now, percent)
+                self._fall, self._held_percent, self._is_held = (now, percent), percent, False
+        elif percent >= self._held_percent - JITTER_PERCENT:
+            if self._is_held or now - self._fall[0] >= FALL_SECONDS:  # it is kept up, and falls later
+                self._fall, self._held_percent = (now, percent), max(percent, self._held_percent)
+                self._is_held = True
+        elif self._is_held:
+            self._fall = ((self._fall[0] + now) / 2, (self._fall[1] + percent) / 2)
+            self._is_held = False
         elif now - self._fall[0] >= FALL_SECONDS:
             fell = (self._fall[1] - percent) / (now - self._fall[0])
             surely = fell - FALL_JITTER_PERCENT / (now - self._fall[0])
@@ -312,7 +330,10 @@ class FanResponse:
             self._down.add(self.felt_celsius, percent)
 
     def _follow_curve(self, now: float, percent: float, base: float, felt: float) -> None:
-        """Steepness, from when fan and temperature stand still: then no slew rate is in between."""
+        """Steepness, from when fan and temperature stand still: then no slew rate is in between.
+
+        Not asked while a fan comes down as fast as it can: a slow one seems to stand still then.
+        """
         steady = self._steady
         moved = steady is None or (
             abs(percent - steady[1]) > STEADY_PERCENT or abs(felt - steady[2]) > STEADY_KELVIN
@@ -344,3 +365,13 @@ class FanResponse:
                 raise ValueError(f"a saved fan's {name} is out of its bounds")
             setattr(response, name, value)
         return response
+
+
+def _stops_below(turns_below: float) -> float:
+    """How far below its onset a fan stops of which only is known that it still turned so far below: as likely earlier as later."""
+    least, most = max(STOP_BELOW_KELVIN[0], turns_below), STOP_BELOW_KELVIN[1]
+    lower = LOWER_PART * (LOWEST_STOP_KELVIN - max(least, most))
+    if lower <= 0:
+        return least + STILL_TURNS_KELVIN
+    half = (max(0.0, most - least) + lower) / 2
+    return LOWEST_STOP_KELVIN - half / LOWER_PART if half < lower else most - (half - lower)

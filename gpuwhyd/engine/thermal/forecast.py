@@ -40,6 +40,7 @@ def seconds_until_quiet(
         back = math.inf
     elif rest >= STILL_PERCENT:
         steepness = 0.0  # where it comes back says more than the curve by which it rose
+    quiet = base if rest < STILL_PERCENT else base + settle
     falls = fan.falls_per_second or POINTS_PER_SECOND
     fast, slow = fitted.fast_watts, fitted.slow_watts
     if model.slow_kelvin_per_watt > 0:
@@ -56,8 +57,8 @@ def seconds_until_quiet(
         felt += (celsius - felt) * step / (step + FELT_SECONDS)
         wanted = base + max(0.0, steepness * (felt - onset))
         percent = max(min(wanted, percent), percent - falls * step)
-        if percent <= base + settle and felt <= back:
-            late = max(_part(percent_before, percent, base + settle), _part(felt_before, felt, back))
+        if percent <= quiet and felt <= back:
+            late = max(_part(percent_before, percent, quiet), _part(felt_before, felt, back))
             return seconds + step * late
         seconds += step
         step = FIRST_STEP_SECONDS + STEP_GROWTH * seconds

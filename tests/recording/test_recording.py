@@ -66,6 +66,38 @@ def test_a_process_that_can_not_be_identified_any_more_is_not_taken_for_the_old_
     assert list(snapshots(lines(*row), "r")) == row
 
 
+def test_who_uses_a_card_is_read_anew_when_cards_or_processes_change() -> None:
+    """What a line has in common with the one before is made once; what it has not must not be taken from there."""
+    use = {"pid": 5, "kind": "compute", "engine_percent": 40}
+    who = {"pid": 5, "start_ticks": 1, "name": "a", "program": {"kind": "unit", "key": "unit:a", "name": "a"}}
+    other = who | {"start_ticks": 2, "name": "b", "program": {"kind": "unit", "key": "unit:b", "name": "b"}}
+    gpus = [{"id": name, "name": name, "vendor": "nvidia"} for name in ("one", "two")]
+
+    def of(*names: str, **more: object) -> dict[str, object]:
+        readings = [{"gpu": name, "processes": [use]} for name in names]
+        return {"readings": readings} | more
+
+    row = (
+        of("one", "two", gpus=gpus, processes=[who]),
+        of("one", "two"),
+        of("two", "one"),
+        of("two"),
+        of("one"),
+        of("two", "one", processes=[other]),
+        of("two", "one", nameless=[5]),
+    )
+    found = read(*({"boottime_seconds": float(at)} | item for at, item in enumerate(row)))
+    assert [[(told.gpu_id, told.process.name) for told in snapshot.uses] for snapshot in found] == [
+        [("one", "a"), ("two", "a")],
+        [("one", "a"), ("two", "a")],
+        [("two", "a"), ("one", "a")],
+        [("two", "a")],
+        [("one", "a")],
+        [("two", "b"), ("one", "b")],
+        [],
+    ]
+
+
 def test_an_anonymous_recording_names_nobody_and_leads_to_the_same_cause() -> None:
     text = "".join(lines(FULL, AFTER, anonymous=True)).lower()
     assert not [secret for secret in SECRETS if secret in text]

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from gpuwhyd.cli import main
+from gpuwhyd.engine.engine import Engine
 from gpuwhyd.model import SpikeEvent
 from gpuwhyd.recording.writer import RecordingWriter
+from tests.engine.rig import QUIET_ENGINE
 from tests.recording.rows import story
 
 
@@ -81,3 +83,12 @@ def test_a_reader_that_goes_away_is_no_fault(recording: Path) -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] in {"0", "141"}
+
+
+def test_it_makes_no_difference_to_events_whether_somebody_asks_at_every_moment() -> None:
+    """The daemon asks for an answer at each snapshot, a replay at events only."""
+    _, row = story()
+    asked, not_asked = (Engine(QUIET_ENGINE, boot_id="b") for _ in range(2))
+    for snapshot in row:
+        assert asked.feed(snapshot).events == not_asked.follow(snapshot)
+    assert asked.explanations == not_asked.explanations

@@ -66,8 +66,9 @@ class _Reader:
         self._gpus: dict[str, GpuIdentity] = {}
         self._processes: dict[int, ProcessIdentity] = {}
         self._used: dict[str, dict[int, GpuUse]] = {}
-        self._told: list[object] = []
-        """The GPU and the processes of each reading in the line before, and what was made of them."""
+        self._told: list[object] | None = None
+        """The GPU and the processes of each reading in the line before, and what was made of them; `None` when processes
+        have come or gone since."""
         self._uses_before: tuple[GpuUse, ...] = ()
         self._backends: tuple[BackendHealth, ...] | None = None
         decode_reading = decoder(GpuReading, gpu=self._gpu, processes=_processes(decoder(GpuProcess)))
@@ -137,6 +138,7 @@ class _Reader:
         def introduce(item: Any) -> ProcessIdentity:
             process: ProcessIdentity = decode(item)
             self._processes[process.pid] = process
+            self._told = None
             return process
 
         return introduce
@@ -144,12 +146,13 @@ class _Reader:
     def _forget(self, item: Any) -> int:
         pid = whole(item)
         self._processes.pop(pid, None)
+        self._told = None
         return pid
 
     def _uses(self, line: _Line) -> tuple[GpuUse, ...]:
         """Most are what they were in the line before: those are made once."""
         told: list[object] = [part for reading in line.readings for part in (reading.gpu, reading.processes)]
-        if not line.processes and not line.exits and not line.nameless and _are_the_same(told, self._told):
+        if self._told is not None and _are_the_same(told, self._told):
             return self._uses_before
         known, uses = self._processes, []
         for reading in line.readings:
@@ -176,6 +179,7 @@ class _Reader:
 
     def _exit(self, item: _Exit) -> ProcessExit:
         process = self._processes.pop(item.pid, None)
+        self._told = None
         if process is None:
             raise WrongFieldError(
                 f"exits: pid {item.pid} was not introduced in `processes`, or has ended before"

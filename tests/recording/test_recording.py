@@ -84,7 +84,8 @@ def test_who_uses_a_card_is_read_anew_when_cards_or_processes_change() -> None:
         of("two"),
         of("one"),
         of("two", "one", processes=[other]),
-        of("two", "one", nameless=[5]),
+        of("two", "one", exits=[{"pid": 5, "boottime_seconds": 4.5}]),
+        of("two", "one"),
     )
     found = read(*({"boottime_seconds": float(at)} | item for at, item in enumerate(row)))
     assert [[(told.gpu_id, told.process.name) for told in snapshot.uses] for snapshot in found] == [
@@ -93,6 +94,7 @@ def test_who_uses_a_card_is_read_anew_when_cards_or_processes_change() -> None:
         [("two", "a"), ("one", "a")],
         [("two", "a")],
         [("one", "a")],
+        [("two", "b"), ("one", "b")],
         [("two", "b"), ("one", "b")],
         [],
     ]

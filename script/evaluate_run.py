@@ -42,6 +42,7 @@ from script.evaluate_score import (
     Swing,
     right_causes,
     shares,
+    sound_fan_rests,
     swings,
     with_fault,
 )
@@ -84,6 +85,7 @@ def evaluate(made: Scenario, engine_marks: Marks, oracle_marks: Marks, *, tell: 
     visible = {program.name for program in made.programs if program.visible}
     started: list[float] = []
     where = f"seed {made.seed} ({made.story})"
+    sound_rests: dict[Swing, bool] = {}
     changed, worked, before = -SETTLE_SECONDS, False, None
     for sample in everything:
         report_ = engine.feed(snapshot(made, sample))
@@ -118,7 +120,10 @@ def evaluate(made: Scenario, engine_marks: Marks, oracle_marks: Marks, *, tell: 
             continue
         parts = shares(sample.true_heat, visible)
         causes = right_causes(parts, works=works, outside=sample.true_outside_kelvin, heat=sample.true_heat)
-        causes = with_fault(causes, made, sample, works=works)
+        if made.fault is not None:
+            if swing not in sound_rests:
+                sound_rests[swing] = sound_fan_rests(made, samples, swing)
+            causes = with_fault(causes, made, sample, works=works, sound_rests=sound_rests[swing])
         given = answer_of(explanation)
         if tell and given.cause not in causes:
             print(f"{sample.seconds:7.0f} s  WRONG {given.cause} for {sorted(causes)}: {_shown(parts)}")

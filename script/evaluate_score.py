@@ -110,10 +110,23 @@ def right_causes(
     return causes
 
 
-def with_fault(causes: set[str], scenario: Scenario, sample: Sample, *, works: bool) -> set[str]:
+def sound_fan_rests(scenario: Scenario, samples: list[Sample], swing: Swing) -> bool:
+    """All through the swing, on the same card without its fault: one that only rises later is up for the load."""
+    until = float("inf") if swing.end is None else swing.end
+    speeds = [
+        sample.true_sound_percent
+        for sample in samples
+        if swing.left_rest <= sample.seconds <= until and sample.true_sound_percent is not None
+    ]
+    return max(speeds, default=0.0) - scenario.kind.rest_percent <= SETTLE_PERCENT
+
+
+def with_fault(
+    causes: set[str], scenario: Scenario, sample: Sample, *, works: bool, sound_rests: bool
+) -> set[str]:
     """The causes that are right for a card with a fault; `causes`: those that would be without.
 
-    The same card without it, at the same work, decides. If its fan rests, the fault is the cause. If it is up as well, but
+    The same card without it, at the same work, decides. If its fan rests all the time, the fault is the cause. If it is up as well, but
     by less, both may be said, and a hot spot must be where it makes most of the rise: then it is what the fan runs for,
     while a cooler that is worse only makes a load louder. When the load is over what is left of its heat is right as well.
     """
@@ -125,7 +138,7 @@ def with_fault(causes: set[str], scenario: Scenario, sample: Sample, *, works: b
     mine = scenario.fault.cause
     if made < SLIGHT_PART:
         return causes
-    alone = sound_rise <= SETTLE_PERCENT or (mine == "hotspot" and made >= MOST_PART)
+    alone = sound_rests or (mine == "hotspot" and made >= MOST_PART)
     return {mine} if alone and works else {mine, *causes}
 
 

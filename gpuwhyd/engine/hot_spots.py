@@ -46,8 +46,6 @@ class Hot:
     for_seconds: float
     usual_celsius: float | None = None
     """What this card has shown at this core temperature; `None` where that is not what tells."""
-    fan_is_faster: bool = False
-    """Than it was at this core temperature when nothing was hot; False also where that is not known."""
 
 
 @dataclass(slots=True)
@@ -101,7 +99,6 @@ class HotSpots:
             celsius=celsius,
             for_seconds=now - self._since,
             usual_celsius=None if usual is None or core is None else core + usual,
-            fan_is_faster=faster is not None,
         )
 
     def usual_kelvin(self, reading: GpuReading) -> float | None:

@@ -19,6 +19,6 @@ def hotspot(facts: Facts) -> Finding | None:
         evidence.append(Evidence(quantity="hotspot_usual_celsius", value=hot.usual_celsius, unit="degC"))
     return Finding(
         cause=Cause.HOTSPOT,
-        confidence=0.75 if hot.fan_is_faster else 0.35,
+        confidence=0.25,
         evidence=(*evidence, held_for(hot.for_seconds)),
     )

@@ -18,6 +18,8 @@ SETTLE_SECONDS = 12.0
 SMOOTH_SECONDS = 40.0
 """Work in pulses is work: over so long it is looked whether there was any."""
 LATE_SAMPLES = 2
+SLIGHT_PART, MOST_PART = 0.25, 0.6
+"""Of a fan's rise: what a fault makes of it that nobody would name for it, and what makes it the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,38 @@ def right_causes(
         if best[0] <= DOMINANT and len(best) > 1:
             causes.add("workload-mixed")
     return causes
+
+
+def sound_fan_rests(scenario: Scenario, samples: list[Sample], swing: Swing) -> bool:
+    """All through the swing, on the same card without its fault: one that only rises later is up for the load."""
+    until = float("inf") if swing.end is None else swing.end
+    speeds = [
+        sample.true_sound_percent
+        for sample in samples
+        if swing.left_rest <= sample.seconds <= until and sample.true_sound_percent is not None
+    ]
+    return max(speeds, default=0.0) - scenario.kind.rest_percent <= SETTLE_PERCENT
+
+
+def with_fault(
+    causes: set[str], scenario: Scenario, sample: Sample, *, works: bool, sound_rests: bool
+) -> set[str]:
+    """The causes that are right for a card with a fault; `causes`: those that would be without.
+
+    The same card without it, at the same work, decides. If its fan rests all the time, the fault is the cause. If it is up as well, but
+    by less, both may be said, and a hot spot must be where it makes most of the rise: then it is what the fan runs for,
+    while a cooler that is worse only makes a load louder. When the load is over what is left of its heat is right as well.
+    """
+    if scenario.fault is None or sample.true_sound_percent is None:
+        return causes
+    rest = scenario.kind.rest_percent
+    rise, sound_rise = sample.true_percent - rest, sample.true_sound_percent - rest
+    made = 1 - max(0.0, sound_rise) / rise if rise > 0 else 0.0
+    mine = scenario.fault.cause
+    if made < SLIGHT_PART:
+        return causes
+    alone = sound_rests or (mine == "hotspot" and made >= MOST_PART)
+    return {mine} if alone and works else {mine, *causes}
 
 
 @dataclass(slots=True)

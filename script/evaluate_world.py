@@ -57,6 +57,19 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spot:
+    """A second sensor: the hottest place of the die (AMD's junction), or the memory. Firmware has a fan curve for each
+    sensor, and obeys the one that asks for most (AMD's power tables have a gain for edge, hot spot and memory).
+    """
+
+    kelvin_per_watt: float
+    """Above the core: heat that crosses paste or pads at once. 8 to 20 K at full load are told of healthy dies, 30 to 50 of
+    those with dried or squeezed-out paste; 15 to 28 K of memory on good pads."""
+    start_celsius: float
+    is_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CardKind:
     """What a card is made of; kelvin per watt are with the fan at full speed."""
 
@@ -82,6 +95,7 @@ class CardKind:
     filter_seconds: float
     top_rpm: float
     pinned_percent: float | None = None
+    spot: "Spot | None" = None
 
 
 @dataclass(slots=True)
@@ -92,6 +106,7 @@ class Card:
     fast: dict[str, float] = field(default_factory=dict)
     slow: dict[str, float] = field(default_factory=dict)
     filtered_celsius: float = 0.0
+    filtered_spot_celsius: float = 0.0
     percent: float = 0.0
     turning: bool = False
     watts: dict[str, float] = field(default_factory=dict)
@@ -114,6 +129,11 @@ class Card:
         die = kind.die_kelvin_per_watt * self.power_watts
         stores = sum(self.fast.values()) + sum(self.slow.values())
         return kind.ambient_celsius + self.outside_kelvin + die + stores
+
+    @property
+    def spot_celsius(self) -> float:
+        spot = self.kind.spot
+        return self.celsius + (0.0 if spot is None else spot.kelvin_per_watt * self.power_watts)
 
     def advance(self, programs: tuple[Program, ...], now: float, dt: float) -> None:
         """One step of the physics with these programs at work."""
@@ -151,17 +171,19 @@ class Card:
             (self.slow, self.kind.slow_kelvin_per_watt),
         ):
             store[""] = kelvin * self._resistance() * self.kind.idle_watts
-        self.filtered_celsius = self.celsius
+        self.filtered_celsius, self.filtered_spot_celsius = self.celsius, self.spot_celsius
 
     def _turn(self, dt: float) -> None:
         kind = self.kind
-        self.filtered_celsius += (self.celsius - self.filtered_celsius) * (
-            1 - math.exp(-dt / kind.filter_seconds)
-        )
+        new = 1 - math.exp(-dt / kind.filter_seconds)
+        self.filtered_celsius += (self.celsius - self.filtered_celsius) * new
         if kind.pinned_percent is not None:
             self.percent = kind.pinned_percent
             return
         above = self.filtered_celsius - kind.start_celsius
+        if kind.spot is not None:
+            self.filtered_spot_celsius += (self.spot_celsius - self.filtered_spot_celsius) * new
+            above = max(above, self.filtered_spot_celsius - kind.spot.start_celsius)
         if above >= 0:
             self.turning = True
             goal = max(kind.rest_percent, kind.start_percent) + kind.percent_per_kelvin * above
@@ -197,6 +219,25 @@ class Beside:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """The machine is used from `begin` to `end`; before and after it sleeps, and the card gets as cold as it can."""
+
+    begin: float
+    end: float
+    kind: CardKind
+    """The card as it is on that day."""
+    sample_seconds: float = SAMPLE_SECONDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What has become of the card, beside the same card without it, at the same work."""
+
+    cause: str
+    sound: CardKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     seed: int
     story: str
@@ -214,6 +255,13 @@ class Scenario:
     engine_times: bool = True
     """False: nobody tells who works, only who holds memory."""
     beside: Beside | None = None
+    sessions: tuple[Session, ...] = ()
+    """Days that went before, and last the one whose answers are judged; none: one sitting."""
+    fault: Fault | None = None
+
+    @property
+    def judged_from(self) -> float:
+        return self.sessions[-1].begin if self.sessions else 0.0
 
     def asleep(self, now: float) -> bool:
         return any(begin <= now < end for begin, end in self.suspends)
@@ -247,22 +295,37 @@ class Sample:
     resumed: bool = False
     lost: bool = False
     true_outside_kelvin: float = 0.0
+    spot_celsius: float | None = None
+    true_sound_percent: float | None = None
+    """The fan's speed of the same card without its fault."""
 
 
 def run(scenario: Scenario) -> Iterator[Sample]:
     """The samples of a scenario, always the same for the same one."""
     noise = random.Random(scenario.seed ^ 0x5EED)
-    card = Card(kind=scenario.kind)
-    now, due, since = 0.0, 0.0, 0.0
+    if not scenario.sessions:
+        yield from _sitting(scenario, Session(begin=0.0, end=scenario.seconds, kind=scenario.kind), noise)
+    for session in scenario.sessions:
+        yield from _sitting(scenario, session, noise)
+
+
+def _sitting(scenario: Scenario, session: Session, noise: random.Random) -> Iterator[Sample]:
+    card = Card(kind=session.kind)
+    sound = None
+    if scenario.fault is not None and session.begin == scenario.judged_from:
+        sound = Card(kind=scenario.fault.sound)
+    now, due, since = session.begin, session.begin, 0.0
     busy: dict[tuple[str, int], float] = {}
     total = 0.0
     alive: set[tuple[str, int]] = set()
-    slept = False
-    while now < scenario.seconds:
+    slept = session.begin > 0
+    while now < session.end:
         asleep = scenario.asleep(now)
         slept = slept or asleep
         _warm(card, scenario, now, asleep=asleep)
         card.advance(() if asleep else scenario.programs, now, STEP_SECONDS)
+        if sound is not None:
+            sound.advance(scenario.programs, now, STEP_SECONDS)
         if scenario.spins(now):
             card.percent, card.turning = 100.0, True
         for program in () if asleep else scenario.programs:
@@ -276,7 +339,7 @@ def run(scenario: Scenario) -> Iterator[Sample]:
         since += STEP_SECONDS
         if now < due or asleep or any(begin <= now < end for begin, end in scenario.gaps):
             continue
-        due = now + SAMPLE_SECONDS - STEP_SECONDS / 2
+        due = now + session.sample_seconds - STEP_SECONDS / 2
         living = {
             (p.name, pid) for p in scenario.programs if p.visible and (pid := p.process(now)) is not None
         }
@@ -297,6 +360,8 @@ def run(scenario: Scenario) -> Iterator[Sample]:
             resumed=slept,
             lost=scenario.lost(now),
             true_outside_kelvin=card.outside_kelvin,
+            spot_celsius=None if card.kind.spot is None else round(card.spot_celsius + noise.gauss(0, 0.5)),
+            true_sound_percent=None if sound is None else sound.percent,
         )
         alive, busy, total, since, slept = living, {}, 0.0, 0.0, False
 

@@ -26,6 +26,12 @@ LEARNED_SECONDS = 600.0
 """It is known after so long in a step,"""
 SLOWEST_SECONDS = 6 * 3600.0
 """and follows what is seen with at most this time constant: paste that dries does so over months."""
+FASTER_PERCENT = 5.0
+"""A fan that is no faster than it was at this core temperature when nothing was hot runs for the core, whatever else is hot."""
+FAN_STEP_KELVIN = 2.0
+FAN_SECONDS = 20.0
+"""So long the core has to have been in a step; of its fan the fastest counts, so that its lag after a load is in it."""
+MOST_FAN_STEPS = 60
 MOST_STEPS = 16
 LONGEST_STEP_SECONDS = 15.0
 
@@ -46,6 +52,9 @@ class Hot:
 class HotSpots:
     _usual: dict[int, tuple[float, float]] = field(default_factory=dict)
     """By step of the core's temperature: seconds seen, and the mean difference in kelvin."""
+    _fastest: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """The same in finer steps: seconds seen, and the fan's highest percent."""
+    _is_faster: bool = False
     _since: float | None = None
     _what: str | None = None
     _last_at: float | None = None
@@ -60,7 +69,9 @@ class HotSpots:
         what = self._hot(reading)
         if what is None:
             self._since = self._what = None
+            self._is_faster = False
             self._learn(dt, reading)
+            self._learn_fan(dt, reading)
         elif what != self._what:
             self._since, self._what = now, what
 
@@ -76,6 +87,11 @@ class HotSpots:
         celsius = reading.memory_temperature_celsius if is_memory else reading.hotspot_celsius
         if celsius is None or self._what is None:
             return None
+        faster = self._faster_percent(reading)
+        if faster is not None:
+            self._is_faster = faster >= (0.0 if self._is_faster else FASTER_PERCENT)
+            if not self._is_faster:
+                return None
         usual = None if is_memory or celsius >= HOT_SPOT_CELSIUS else self.usual_kelvin(reading)
         core = reading.temperature_celsius
         return Hot(
@@ -110,6 +126,13 @@ class HotSpots:
             return "hotspot"
         return None
 
+    def _faster_percent(self, reading: GpuReading) -> float | None:
+        """By how much the fan is faster than it ever was at this core temperature; `None` where that is not known."""
+        if reading.temperature_celsius is None or reading.fan_percent is None:
+            return None
+        seconds, percent = self._fastest.get(_fan_step(reading.temperature_celsius), (0.0, 0.0))
+        return reading.fan_percent - percent if seconds >= FAN_SECONDS else None
+
     def _slack(self, what: str | None) -> float:
         """What is hot stays so for some kelvin: sensors jump by one or two."""
         return RELEASE_KELVIN if what is not None and what == self._what else 0.0
@@ -125,24 +148,47 @@ class HotSpots:
         seconds = min(seconds + dt, SLOWEST_SECONDS)
         self._usual[step] = seconds, kelvin + (spot - core - kelvin) * dt / seconds
 
+    def _learn_fan(self, dt: float, reading: GpuReading) -> None:
+        if reading.temperature_celsius is None or reading.fan_percent is None or dt <= 0:
+            return
+        step = _fan_step(reading.temperature_celsius)
+        if step in self._fastest or len(self._fastest) < MOST_FAN_STEPS:
+            seconds, percent = self._fastest.get(step, (0.0, 0.0))
+            self._fastest[step] = min(seconds + dt, FAN_SECONDS), max(percent, reading.fan_percent)
+
     # -- over a restart -------------------------------------------------------------------------------------------
 
     def saved(self) -> dict[str, object]:
-        return {str(step): [seconds, kelvin] for step, (seconds, kelvin) in self._usual.items()}
+        return {
+            "fan": {str(step): list(pair) for step, pair in self._fastest.items()},
+            **{str(step): list(pair) for step, pair in self._usual.items()},
+        }
 
     @classmethod
     def restored(cls, saved: Mapping[str, object]) -> "HotSpots":
         """Raises TypeError or ValueError when the saved form is not ours."""
-        usual = {}
-        for step, pair in list(table(saved).items())[:MOST_STEPS]:
-            if not isinstance(pair, list) or len(pair) != 2:
-                raise TypeError("seconds and kelvin were expected in the saved state")
-            seconds, kelvin = optional_number(pair[0]), optional_number(pair[1])
-            if seconds is None or kelvin is None or seconds < 0:
-                raise ValueError("a saved difference of temperatures is none")
-            usual[int(step)] = seconds, kelvin
-        return cls(_usual=usual)
+        usual = {step: pair for step, pair in saved.items() if step != "fan"}
+        return cls(
+            _usual=_pairs(usual, MOST_STEPS),
+            _fastest=_pairs(table(saved.get("fan", {})), MOST_FAN_STEPS),
+        )
+
+
+def _pairs(saved: Mapping[str, object], most: int) -> dict[int, tuple[float, float]]:
+    pairs = {}
+    for step, pair in list(table(saved).items())[:most]:
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise TypeError("two numbers were expected in the saved state")
+        seconds, value = optional_number(pair[0]), optional_number(pair[1])
+        if seconds is None or value is None or seconds < 0:
+            raise ValueError("a saved step of temperatures is none")
+        pairs[int(step)] = seconds, value
+    return pairs
 
 
 def _step(celsius: float) -> int:
     return int(celsius // STEP_KELVIN)
+
+
+def _fan_step(celsius: float) -> int:
+    return int(celsius // FAN_STEP_KELVIN)

@@ -8,7 +8,7 @@ the ledger until their heat is gone.
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gpuwhyd.engine.saved import optional_number, restore, table
 from gpuwhyd.model import GpuProcess, GpuUse, ProcessExit, Program, as_plain
@@ -30,6 +30,10 @@ COVERED_SECONDS = 10.0
 """Engine times and utilisation are compared over so long: utilisation is of the last sixth of a second to second, so that
 with work in short pulses it says 100 or 0 where engine times say 20 % of the tick."""
 
+
+BRIDGED_SECONDS = 10.0
+"""An engine time that is unknown for so long at most is taken for what it was: counters go back, drivers miss a call. Split by
+a proxy, each such tick would give heat to programs that only hold memory."""
 
 HOLDER = "holder"
 """The kind of a process that has the card open, and nothing says that it works."""
@@ -70,6 +74,8 @@ class Ledger:
     """Mean engine time of visible programs and mean utilisation, both in percent."""
     _met: tuple[Sequence[GpuUse], dict[str, float], dict[str, float]] | None = None
     """What the last tick's uses came to; `None` when their accounts have been changed since."""
+    _all_known: tuple[float, Sequence[GpuUse]] | None = None
+    """When all engine times were known last, and who used the card then."""
     heat_watts: float = field(init=False)
     """All of it. Kept, because shares are asked for many times a tick; `book` sums it up anew."""
 
@@ -131,6 +137,10 @@ class Ledger:
     ) -> None:
         """One tick of `dt` seconds in which the card drew `excess_watts` above its floor for `uses`."""
         known, unknown = self._meet(uses)
+        if not unknown:
+            self._all_known = (now, uses) if uses else None
+        elif self._all_known is not None:
+            known, unknown = self._meet(self._bridged(now, uses, self._all_known))
         explained = self._explained(dt, sum(known.values()), utilization_percent)
         split, guessed, rest = _split(excess_watts, known, unknown if processes_known else {}, explained)
         step = _Step.of(dt)
@@ -201,6 +211,31 @@ class Ledger:
                 account.process_name = process.name
         self._met = uses, known, unknown
         return known, unknown
+
+    def _bridged(
+        self, now: float, uses: Sequence[GpuUse], all_known: tuple[float, Sequence[GpuUse]]
+    ) -> Sequence[GpuUse]:
+        """The uses, with what their engine times were a moment ago where they are unknown now."""
+        at, before = all_known
+        if now - at > BRIDGED_SECONDS:
+            self._all_known = None
+            return uses
+        earlier = {(use.process.pid, use.process.start_ticks): use.use for use in before}
+        return [
+            replace(
+                use,
+                use=replace(
+                    use.use,
+                    engine_percent=was.engine_percent,
+                    encoder_percent=was.encoder_percent,
+                    decoder_percent=was.decoder_percent,
+                ),
+            )
+            if engine_weight(use.use) is None
+            and (was := earlier.get((use.process.pid, use.process.start_ticks))) is not None
+            else use
+            for use in uses
+        ]
 
     def _explained(self, dt: float, visible: float, utilization: float | None) -> float:
         """What part of the card's work the visible programs' engine times cover, 0 to 1."""

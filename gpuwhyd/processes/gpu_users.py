@@ -16,6 +16,7 @@ from gpuwhyd.processes.gpu_index import Descriptor, GpuIndex
 from gpuwhyd.processes.gpu_nodes import GpuNodes
 from gpuwhyd.processes.kfd import WORKING_PERCENT, Kfd, KfdUse, engine_percents
 from gpuwhyd.processes.procfs import parse_stat, read_file
+from gpuwhyd.processes.told_twice import as_work, told_once
 
 IDLE_PERCENT = 5.0
 """A card that is utilized less works for nobody: refreshing a screen shows as much."""
@@ -82,7 +83,7 @@ class CardUsers:
             return readings
         self._index.advance(now, early=self._is_searching(now))
         if not self._index.is_complete:
-            return readings
+            return self._by_libraries(readings, to_read)
         self._somebody_hides = False
         descriptors = self._by_address()
         uses = self._kfd.read(awake=to_read, let_go=held)
@@ -93,7 +94,7 @@ class CardUsers:
             if address in to_read:
                 done = self._used(reading, descriptors.get(address, []), uses.get(address, {}), now)
                 if done.processes is None:
-                    done = replace(done, processes=reading.processes)
+                    done = _by_library(reading, uses.get(address, {}))
             elif address in held:
                 done = self._held(reading, descriptors.get(address, []), uses.get(address, {}))
             else:
@@ -123,7 +124,7 @@ class CardUsers:
         """It is awake, and nobody knows yet who uses it. NVIDIA's own driver tells nothing here.
 
         AMD's library lists processes too, from the same files, but without KFD's compute in their engine time and one
-        DRM client of each: its list holds where ours cannot be made.
+        DRM client of each: see told_twice.py.
         """
         if reading.state is not GpuState.AWAKE or (
             reading.processes is not None and reading.gpu.vendor != "amd"
@@ -187,15 +188,34 @@ class CardUsers:
         rested_at = self._rested_at.get(address, float("-inf"))
         works = self._clients.read(address, drm, now, idle_until_seconds=rested_at)
         if works is None:
-            return reading
+            return replace(reading, processes=None)
         processes = _merged(works, uses, reading.utilization_percent)
         self._somebody_hides |= self._works_for_strangers(address, reading, processes)
+        if reading.processes:
+            holding = {one.pid for one in drm}
+            processes = told_once(processes, reading.processes, computing=uses, holding=holding)
         if reading.utilization_percent is None and all(p.engine_percent is not None for p in processes):
             total = sum(process.engine_percent or 0.0 for process in processes)
             reading = replace(reading, utilization_percent=min(100.0, total))
         if reading.can_suspend and _is_idle(reading, processes):
             processes += self._mere_holders(descriptors, {process.pid for process in processes})
         return replace(reading, processes=tuple(processes))
+
+    def _by_libraries(
+        self, readings: tuple[GpuReading, ...], to_read: Collection[str]
+    ) -> tuple[GpuReading, ...]:
+        """The readings while nobody knows all clients: as libraries tell them, and KFD."""
+        listed = {r.gpu.pci_address or "" for r in readings if r.processes is not None} & set(to_read)
+        if not listed:
+            return readings
+        uses = self._kfd.read(awake=listed)
+        before, self._made = self._made, {}
+        return tuple(
+            self._with_known_objects(_by_library(reading, uses.get(address, {})), before)
+            if (address := reading.gpu.pci_address or "") in listed
+            else reading
+            for reading in readings
+        )
 
     def _held(
         self, reading: GpuReading, descriptors: Sequence[Descriptor], uses: Mapping[int, KfdUse]
@@ -269,6 +289,14 @@ class CardUsers:
     def _started_at_seconds(self, pid: int) -> float | None:
         stat = parse_stat(self._stat(pid))
         return None if stat is None else stat.start_ticks / _TICKS_PER_SECOND
+
+
+def _by_library(reading: GpuReading, uses: Mapping[int, KfdUse]) -> GpuReading:
+    """A card whose clients cannot be told now: its library's list, where there is one, and KFD's."""
+    if reading.processes is None:
+        return reading
+    works = as_work(reading.processes, uses.keys())
+    return replace(reading, processes=tuple(_merged(works, uses, reading.utilization_percent)))
 
 
 def _merged(

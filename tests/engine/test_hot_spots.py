@@ -64,10 +64,28 @@ def test_a_hot_spot_far_above_what_this_card_has_shown_is_the_cause_also_after_a
     rig = up(700, celsius=56, hotspot_celsius=70.0)
     rig.run(40, LOAD, fan=60, watts=200, celsius=56, hotspot_celsius=81.0)
     assert rig.answer.cause is Cause.WORKLOAD, "11 K more than usual"
-    rig.restart().run(40, LOAD, fan=60, watts=200, celsius=56, hotspot_celsius=84.0)
+    rig.restart().run(40, LOAD, fan=75, watts=200, celsius=56, hotspot_celsius=84.0)
     assert rig.answer.cause is Cause.HOTSPOT
     assert rig.evidence("hotspot_usual_celsius") == pytest.approx(70, abs=1)
     assert "at 84 degC (71 degC were usual)" in rig.answer.sentence
+
+
+@pytest.mark.parametrize("hot", [{"hotspot_celsius": 97.0}, {"memory_temperature_celsius": 104.0}])
+def test_a_fan_as_fast_as_always_at_this_core_temperature_runs_for_the_core(hot: dict[str, float]) -> None:
+    rig = up(60, celsius=56, hotspot_celsius=70.0)
+    rig.restart().run(40, LOAD, fan=62, watts=200, celsius=56, **hot)
+    assert rig.answer.cause is Cause.WORKLOAD
+    rig.run(10, LOAD, fan=66, watts=200, celsius=56, **hot)
+    assert rig.answer.cause is Cause.HOTSPOT
+    rig.run(10, LOAD, fan=62, watts=200, celsius=56, **hot)
+    assert rig.answer.cause is Cause.HOTSPOT, "a point more or less is no other cause"
+
+
+def test_at_a_core_temperature_that_was_never_seen_nobody_knows_what_the_fan_would_do() -> None:
+    rig = up(60, celsius=50, hotspot_celsius=70.0)
+    rig.run(40, LOAD, fan=62, watts=200, celsius=56, hotspot_celsius=97.0)
+    assert rig.answer.cause is Cause.HOTSPOT
+    assert rig.answer.confidence == 0.25
 
 
 def test_nothing_is_usual_yet_on_a_card_seen_for_a_minute() -> None:

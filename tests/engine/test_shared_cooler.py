@@ -235,8 +235,19 @@ def test_after_the_load_the_cpus_heat_still_names_who_left_it() -> None:
         "because of heat that firefox (user anna) left through the CPU, which shares the cooler; it exited"
         in (laptop.fan.sentence)
     )
-    assert laptop.fan.outlook.quiet_in_seconds is not None
-    assert "quiet again" in laptop.fan.sentence
+    # 20 RPM a second from 3440 to 2200, and back at rest a little above
+    assert laptop.fan.outlook.quiet_in_seconds == pytest.approx((3440 - 2200) / 20, abs=8)
+    assert "quiet again in about 57 s" in laptop.fan.sentence
+
+
+def test_a_fan_that_does_not_fall_is_foretold_nothing() -> None:
+    """It has not been seen to slow down yet: nobody knows when it will be quiet."""
+    laptop = loud(on_cpu={FIREFOX: 58.0})
+    laptop.tick(ended=(FIREFOX,), rpm=4000, celsius=80)
+    laptop.run(30, rpm=3600, celsius=70)
+    assert laptop.fan.cause is Cause.SHARED_COOLER
+    assert laptop.fan.outlook.quiet_in_seconds is None
+    assert "quiet again" not in laptop.fan.sentence
 
 
 def test_the_spike_of_a_shared_fan_ends_with_its_name() -> None:

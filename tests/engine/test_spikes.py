@@ -166,7 +166,7 @@ def test_a_short_rest_between_two_rises_is_one_spike_with_cycles() -> None:
     rig = Rig().run(60, fan=0)
     for _ in range(10):
         loaded(rig, fan=33, seconds=30)
-        rig.run(40, fan=0)
+        rig.run(58, fan=0)
     rig.run(120, fan=0)
     assert [kind for kind in rig.kinds if kind != "updated"] == ["started", "ended"]
     assert rig.spikes[-1].spike.cycles == 10
@@ -176,7 +176,7 @@ def test_a_rest_of_a_minute_ends_a_spike() -> None:
     rig = Rig().run(60, fan=0)
     for _ in range(3):
         loaded(rig, fan=33, seconds=30)
-        rig.run(70, fan=0)
+        rig.run(62, fan=0)
     assert [kind for kind in rig.kinds if kind != "updated"] == ["started", "ended"] * 3
 
 

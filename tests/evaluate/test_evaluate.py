@@ -9,9 +9,9 @@ import pytest
 
 from script.evaluate_oracle import Oracle
 from script.evaluate_run import evaluate, match
-from script.evaluate_score import HIDDEN, Marks, Swing, right_causes, shares, swings
+from script.evaluate_score import HIDDEN, Marks, Swing, right_causes, shares, swings, with_fault
 from script.evaluate_stories import STORIES, card, scenario
-from script.evaluate_world import Card, Program, Scenario, run
+from script.evaluate_world import Card, Fault, Program, Scenario, Spot, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -166,6 +166,52 @@ def test_without_leeway_a_fan_that_went_up_nearly_enough_is_invented() -> None:
     evaluate(scenario(5007), engine, oracle, tell=False)
     assert (engine.swings, engine.found, engine.invented) == (1, 1, [])
     assert (engine.strictly_found, len(engine.strictly_invented)) == (0, 1)
+
+
+def test_days_that_went_before_are_sampled_and_the_last_one_is_beside_a_sound_card() -> None:
+    made = of_story("worse-cooler")
+    samples = list(run(made))
+    today = [sample for sample in samples if sample.seconds >= made.judged_from]
+    assert [s.true_sound_percent is None for s in samples] == [s not in today for s in samples]
+    assert sum(sample.resumed for sample in samples) == len(made.sessions)
+    assert samples[-1].seconds - samples[0].seconds > 8 * 86_400
+    assert {p.start_seconds >= made.judged_from for p in made.programs} == {True, False}
+
+
+def test_a_bad_contact_warms_the_hot_spot_alone_and_the_fan_obeys_it() -> None:
+    kind = replace(scenario(0).kind, rest_percent=0.0, start_celsius=200.0)
+    good, bad = (
+        Card(kind=replace(kind, spot=Spot(kelvin_per_watt=kelvin / 180, start_celsius=85)))
+        for kelvin in (12, 60)
+    )
+    for second in range(600):
+        for state in (good, bad):
+            state.advance((program(),), float(second), 1.0)
+    assert good.percent == 0 < bad.percent
+    assert bad.celsius <= good.celsius
+    assert bad.spot_celsius > bad.celsius + 50
+
+
+@pytest.mark.parametrize(
+    ("cause", "sound", "rests", "right"),
+    [
+        ("ambient", 0.0, True, {"ambient"}),
+        ("ambient", 0.0, False, {"ambient", "workload"}),
+        ("ambient", 20.0, False, {"ambient", "workload"}),
+        ("ambient", 45.0, False, {"workload"}),
+        ("hotspot", 15.0, False, {"hotspot"}),
+        ("hotspot", 30.0, False, {"hotspot", "workload"}),
+    ],
+)
+def test_a_fault_is_the_cause_as_far_as_the_same_card_without_it_is_quieter(
+    cause: str, sound: float, rests: bool, right: set[str]
+) -> None:
+    made = of_story("single")
+    kind = replace(made.kind, rest_percent=0.0)
+    made = replace(made, kind=kind, fault=Fault(cause=cause, sound=kind))
+    sample = replace(next(run(of_story("single"))), true_percent=50.0, true_sound_percent=sound)
+    assert with_fault({"workload"}, made, sample, works=True, sound_rests=rests) == right
+    assert "residual-heat" in with_fault({"residual-heat"}, made, sample, works=False, sound_rests=rests)
 
 
 def test_the_oracle_is_better_than_any_engine_can_be() -> None:

@@ -5,7 +5,9 @@ from gpuwhyd.model import Cause, Evidence
 
 
 def hotspot(facts: Facts) -> Finding | None:
-    """One of them is near its limit, or far above what this card has shown at this core temperature."""
+    """One of them is near its limit, or far above what this card has shown at this core temperature; and the fan is not
+    where it always was at this core temperature.
+    """
     hot = facts.hot
     if hot is None or not facts.fan_is_up or facts.asleep:
         return None
@@ -17,6 +19,6 @@ def hotspot(facts: Facts) -> Finding | None:
         evidence.append(Evidence(quantity="hotspot_usual_celsius", value=hot.usual_celsius, unit="degC"))
     return Finding(
         cause=Cause.HOTSPOT,
-        confidence=0.75 if hot.usual_celsius is None else 0.6,
+        confidence=0.25,
         evidence=(*evidence, held_for(hot.for_seconds)),
     )

@@ -11,7 +11,8 @@ import logging
 import socket
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from gpuwhyd.dataclass import dataclass
 
 log = logging.getLogger(__name__)
 

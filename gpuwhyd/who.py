@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
+from gpuwhyd.dataclass import dataclass
 from gpuwhyd.model import (
     GpuReading,
     GpuUse,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gpuwhyd.backends.base import BackendReadings, Probe, ProbeResult
+from gpuwhyd.backends.deferred import Deferred
 from gpuwhyd.backends.watch import FIRST_RETRY_SECONDS, LATER_SECONDS, BackendWatch
 from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.model import (
@@ -716,3 +717,30 @@ def test_a_backend_that_has_nothing_to_read_keeps_no_thread() -> None:
         await sampler.close()
 
     asyncio.run(asyncio.wait_for(look(), 10))
+
+
+def test_a_backend_without_a_card_is_looked_for_without_a_thread_and_starts_when_there_is_one() -> None:
+    """There are six of them on most machines, and each is looked for every ten seconds."""
+    absent, made, asked_in = ["no card"], ScriptedBackend(), list[str]()
+
+    def no_card() -> str:
+        asked_in.append(threading.current_thread().name)
+        return absent[0]
+
+    async def look() -> None:
+        now = [0.0]
+        watch = BackendWatch(Deferred("deferred", no_card=no_card, make=lambda: made), lambda: now[0])
+        assert await ask(watch) == ()
+        assert (watch.health.state, watch.health.message) == (BackendState.WAITING, "no card")
+        assert watch.health.has_no_card
+        assert watch.was_asked
+        assert "backend-deferred" not in {thread.name for thread in threading.enumerate()}
+        absent[0] = ""
+        assert await ask(watch) == ()  # it is not time yet
+        assert asked_in == [threading.current_thread().name]
+        now[0] = LATER_SECONDS
+        assert len(await ask(watch)) == 1
+        assert (made.probes, watch.health.state) == (1, BackendState.READY)
+        await watch.close(1)
+
+    run(look())

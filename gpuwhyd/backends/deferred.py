@@ -17,14 +17,24 @@ class Deferred:
         self._make = make
         self._backend: Backend | None = None
 
+    def absence(self) -> ProbeResult | None:
+        """Why there is no backend yet; `None` when there is one, or a card for it.
+
+        It lists the PCI bus, which the kernel has in memory, and so needs neither a thread nor a deadline: most backends
+        are never made, and on most machines there are six of them.
+        """
+        if self._backend is not None:
+            return None
+        try:
+            absent = self._no_card()
+        except OSError as error:
+            return ProbeResult(answer=Probe.LATER, message=f"the PCI bus cannot be looked at: {error}")
+        return ProbeResult(answer=Probe.LATER, message=absent, no_card=True) if absent else None
+
     def probe(self) -> ProbeResult:
+        if (absence := self.absence()) is not None:
+            return absence
         if self._backend is None:
-            try:
-                absent = self._no_card()
-            except OSError as error:
-                return ProbeResult(answer=Probe.LATER, message=f"the PCI bus cannot be looked at: {error}")
-            if absent:
-                return ProbeResult(answer=Probe.LATER, message=absent, no_card=True)
             self._backend = self._make()
         return self._backend.probe()
 

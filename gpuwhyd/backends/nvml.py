@@ -10,7 +10,7 @@ awake card stays unread while the other sleeps. Never waking comes before readin
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from gpuwhyd.backends.nvml_pci import can_suspend, module_version, nvidia_addres
 from gpuwhyd.backends.nvml_sources import CardRead, sources_of
 from gpuwhyd.backends.pci import PowerPaths, bindings, has_ever_slept, instances_in, sleeps
 from gpuwhyd.backends.pci_names import pci_id
+from gpuwhyd.dataclass import dataclass
 from gpuwhyd.errors import BackendError, BackendUnavailableError, NoCardError
 from gpuwhyd.model import BackendState, FieldSource, GpuReading, GpuState
 
@@ -39,6 +40,9 @@ _RETRY_SECONDS = 60.0
 """NVML keeps a lost card lost until it is initialised anew, which disturbs the other cards: not too often."""
 _SHY_SECONDS = 600.0
 """So long no NVML beside a sleeping card, after initialising it woke one."""
+_LOOK_AGAIN_SECONDS = 10.0
+"""How often the whole bus is listed, which has 40 devices and more. What the driver has is listed every time, and tells at
+once of every card that it gets or loses; only one that it does not have yet waits so long."""
 
 _NO_DRIVER = (
     "no kernel driver has the NVIDIA card: modprobe nvidia, unless it is on its way to another driver"
@@ -87,6 +91,7 @@ class NvmlBackend:
         self._library: NvmlLibrary | None = None
         self._bus: tuple[dict[str, int], dict[str, int]] | None = None
         """All PCI devices, and those that NVIDIA's driver has, as of the last look."""
+        self._look_again_at = 0.0
         self._slots: dict[str, _Slot] = {}
         self._shy_until = 0.0
         self._last: tuple[CardRead, ...] = ()
@@ -160,7 +165,12 @@ class NvmlBackend:
 
     def _look_at_bus(self, library: NvmlLibrary) -> None:
         """Cards come and go (external ones, or unbound for a virtual machine); NVML has to look anew then."""
-        devices, bound = bus = instances_in(self._devices), bindings(self._sysfs, "nvidia")
+        bound, now = bindings(self._sysfs, "nvidia"), self._monotonic()
+        if self._slots and self._bus is not None and self._bus[1] == bound and now < self._look_again_at:
+            return
+        self._look_again_at = now + _LOOK_AGAIN_SECONDS
+        devices = instances_in(self._devices)
+        bus = devices, bound
         if bus == self._bus and self._slots:
             return
         before, self._bus = self._bus, bus

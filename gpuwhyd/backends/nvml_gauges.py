@@ -79,7 +79,7 @@ class CardGauges:
             function = _not_found
 
         def ask() -> bool:
-            if questions.is_declined(name):
+            if questions.refusals and questions.is_declined(name):
                 return False
             code = function(handle, *arguments)
             if code == 0:

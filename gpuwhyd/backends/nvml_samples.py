@@ -14,6 +14,8 @@ _LONGEST_PERIOD_US = 1_000_000
 _SHORTEST_PERIOD_US = 150_000
 """Sample periods run from 1/6 s to 1 s by product (nvidia-smi's help text)."""
 _JITTER = 1.5
+_STEPS_TO_LEARN_FROM = 1000
+"""A product's period does not change, and the shortest of so many steps is one period."""
 _LONGEST_GAP_US = 30_000_000
 """After a longer silence (suspend, a hung driver) what was sampled meanwhile belongs to no tick."""
 _CLOCK_TOLERANCE_US = 1_000_000
@@ -42,6 +44,7 @@ class SampleWindow:
         self._end_us: int | None = None
         self._newest_us = 0
         self._longest_cover_us = math.inf
+        self._steps_to_learn_from = _STEPS_TO_LEARN_FROM
         self._answer: dict[int, Busy] = {}
 
     def restart(self) -> None:
@@ -82,28 +85,33 @@ class SampleWindow:
         return self._answer
 
     def _shares(self, ordered: list[Sample], begin: int, end: int) -> dict[int, Busy]:
-        last: dict[int, int] = {}
         sums: dict[int, list[float]] = {}
+        """By pid: its last stamp, then each engine's percent times microseconds."""
         longest = self._longest_cover_us
         for pid, stamp, engine, memory, encoder, decoder in ordered:
-            covered = min(stamp - last.get(pid, begin), longest)
-            last[pid] = stamp
             if (total := sums.get(pid)) is None:
-                total = sums[pid] = [0.0, 0.0, 0.0, 0.0]
-            total[0] += engine * covered
+                total = sums[pid] = [begin, 0.0, 0.0, 0.0, 0.0]
+            covered = stamp - total[0]
+            if covered > longest:
+                covered = longest
+            total[0] = stamp
+            total[1] += engine * covered
             if 0 < memory <= 100:
-                total[1] += memory * covered
+                total[2] += memory * covered
             if 0 < encoder <= 100:
-                total[2] += encoder * covered
+                total[3] += encoder * covered
             if 0 < decoder <= 100:
-                total[3] += decoder * covered
+                total[4] += decoder * covered
         whole = end - begin
-        return {pid: Busy(*[min(part / whole, 100.0) for part in total]) for pid, total in sums.items()}
+        return {pid: Busy(*[min(part / whole, 100.0) for part in total[1:]]) for pid, total in sums.items()}
 
     def _learn_period(self, ordered: list[Sample]) -> None:
+        if self._steps_to_learn_from <= 0:
+            return
         last: dict[int, int] = {}
         for pid, stamp, _, _, _, _ in ordered:
             step = stamp - last.get(pid, stamp)
             if _SHORTEST_PERIOD_US <= step <= _LONGEST_PERIOD_US:
+                self._steps_to_learn_from -= 1
                 self._longest_cover_us = min(self._longest_cover_us, step * _JITTER)
             last[pid] = stamp

@@ -4,8 +4,7 @@ Times of a scenario count from its beginning. The daemon joins it at `join_secon
 `UPTIME_SECONDS` before it began.
 """
 
-from dataclasses import dataclass
-
+from gpuwhyd.dataclass import dataclass
 from gpuwhyd.model import FanMode
 
 UPTIME_SECONDS = 3600.0

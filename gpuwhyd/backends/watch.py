@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 
 from gpuwhyd.backends.base import Backend, BackendReadings, Probe, ProbeResult
+from gpuwhyd.backends.deferred import Deferred
 from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.model import BackendHealth, BackendState, FieldSource, GpuReading
 from gpuwhyd.worker import LateError, Worker
@@ -36,12 +37,14 @@ class BackendWatch:
         return self._asked_at_seconds is not None
 
     def is_due(self) -> bool:
-        """Whether there is anything to ask it: not while an earlier call hangs, nor before it is to be tried again."""
+        """Whether there is anything to ask it: not while an earlier call hangs, before it is to be tried again, or without
+        a card for it.
+        """
         now = self._monotonic_seconds()
         if self._worker.is_busy:
             self._set(BackendState.FAILING, _late(now - (self._asked_at_seconds or now)))
             return False
-        return now >= self._next_try_seconds
+        return now >= self._next_try_seconds and not self._has_no_card(now)
 
     async def ask(self, deadline_seconds: float) -> tuple[GpuReading, ...]:
         """Its readings of this tick; none while it cannot say anything. Never raises. To be called when it is due."""
@@ -101,6 +104,14 @@ class BackendWatch:
         if not self._worker.is_busy:
             await self._close(deadline_seconds)
         self._worker.rest()
+
+    def _has_no_card(self, now: float) -> bool:
+        """Most backends have nothing to read on most machines; a thread for each to find that out costs more than the rest."""
+        if not isinstance(self._backend, Deferred) or (absence := self._backend.absence()) is None:
+            return False
+        self._asked_at_seconds = now
+        self._probed(absence)
+        return True
 
     def _step(self) -> BackendReadings | ProbeResult:
         """In the worker thread."""

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gpuwhyd.dataclass import dataclass
 from gpuwhyd.errors import InstallError
 from gpuwhyd.install.layout import ENVIRONMENT, inside
 

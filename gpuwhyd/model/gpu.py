@@ -1,7 +1,6 @@
 """What one backend says of one GPU at one moment."""
 
-from dataclasses import dataclass
-
+from gpuwhyd.dataclass import dataclass
 from gpuwhyd.model.states import FanMode, GpuState
 
 

@@ -1,7 +1,6 @@
 """The CPU side of the machine: what else heats a cooler that GPU and CPU share."""
 
-from dataclasses import dataclass
-
+from gpuwhyd.dataclass import dataclass
 from gpuwhyd.model.programs import ProcessIdentity
 
 

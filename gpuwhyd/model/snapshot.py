@@ -1,7 +1,6 @@
 """One tick of the whole machine."""
 
-from dataclasses import dataclass
-
+from gpuwhyd.dataclass import dataclass
 from gpuwhyd.model.gpu import GpuReading
 from gpuwhyd.model.host import HostReading, HostUse
 from gpuwhyd.model.programs import GpuUse, ProcessExit

@@ -5,11 +5,13 @@ what is read back later is what was written; the other GPUWHY_* fields are for `
 """
 
 import dataclasses
-import hashlib
+import functools
+import importlib
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from gpuwhyd.model import (
     AlertEvent,
@@ -77,7 +79,18 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 def event_id(event: Event) -> str:
     """32 hexadecimal digits: the same for the same event after a restart, different for any other."""
     name = f"{event.kind.value}\0{_subject(event)}\0{event.wall_usec}"
-    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return str(_sha256()(name.encode("utf-8", "surrogatepass")).hexdigest()[:32])
+
+
+@functools.cache
+def _sha256() -> Callable[[bytes], Any]:
+    """Hashlib's own, from where it has it: hashlib itself loads OpenSSL, 3.6 MiB, where Python was built with that."""
+    for module in ("_sha2", "_sha256"):  # since Python 3.12, before it
+        try:
+            return importlib.import_module(module).sha256  # type: ignore[no-any-return]
+        except ImportError:
+            continue
+    return importlib.import_module("hashlib").sha256  # type: ignore[no-any-return]
 
 
 def record(event: Event) -> Record:

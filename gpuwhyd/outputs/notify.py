@@ -116,7 +116,8 @@ class NotifyOutput:
 
 
 def _words(status: str) -> str:
-    return status.translate(_NO_DIGITS)
+    """What does not change when numbers do: neither from "70 degC" to "67 to 73 degC"."""
+    return status.translate(_NO_DIGITS).replace(" to ", "")
 
 
 def _socket_name(address: str | None) -> str | None:

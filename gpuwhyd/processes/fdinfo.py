@@ -6,7 +6,9 @@ own business; amdgpu of Linux 5.14 to 5.18 had a format of its own. Pure, and ne
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from gpuwhyd.dataclass import dataclass
 
 _WHO = re.compile(rb"^(drm-driver|drm-pdev|drm-client-id):[ \t]*(\S+)[ \t]*$", re.MULTILINE)
 _WHAT = re.compile(

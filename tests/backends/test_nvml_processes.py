@@ -245,3 +245,17 @@ def test_whatever_the_driver_says_percents_stay_within_0_and_100(samples, ticks)
             assert all(
                 0 <= percent <= 100 for percent in (busy.engine, busy.memory, busy.encoder, busy.decoder)
             )
+
+
+def test_the_period_is_learned_from_the_first_thousand_samples():
+    """A product's period does not change; going through 80 samples a tick once more for that is not free."""
+    window = SampleWindow()
+    wall_us = 1_000_000_000
+    for _ in range(40):  # 50 samples of one process, each of 1/5 s
+        stamps = range(wall_us - 9_800_000, wall_us + 1, 200_000)
+        window.weigh([(7, stamp, 50, 0, 0, 0) for stamp in stamps], {7}, wall_us)
+        wall_us += 10_000_000
+    work = window.weigh([(7, wall_us - 160_000, 50, 0, 0, 0), (7, wall_us, 50, 0, 0, 0)], {7}, wall_us)
+    assert work[7].engine == pytest.approx(50 * (300_000 + 160_000) / 10_000_000)
+    work = window.weigh([(7, wall_us + 9_700_000, 50, 0, 0, 0)], {7}, wall_us + 9_700_000)
+    assert work[7].engine == pytest.approx(50 * 300_000 / 9_700_000), "1/5 s and half as much for jitter"

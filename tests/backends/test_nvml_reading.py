@@ -9,6 +9,7 @@ from gpuwhyd.backends.nvml_card import throttle_names
 from gpuwhyd.backends.plausible import within
 from gpuwhyd.model import BackendState, FanMode, GpuState
 from tests.backends.nvml_rig import SECOND, NvmlRig
+from tests.backends.sysfs_watch import touched
 from tests.fake_nvml.control import (
     FUNCTION_NOT_FOUND,
     NOT_SUPPORTED,
@@ -353,3 +354,26 @@ def _cpu_seconds(call):
 def test_no_value_and_values_that_cannot_be_are_none(value):
     assert within(value, 0, 100) is None
     assert within(100, 0, 100) == 100.0
+
+
+def test_a_tick_asks_the_kernel_for_two_things_and_lists_the_whole_bus_every_ten_seconds(rig):
+    rig.add_card()
+    rig.backend.probe()
+    rig.read()
+    status = "bus/pci/devices/0000:01:00.0/power/runtime_status"
+    with touched(rig.sysfs.root) as paths:
+        rig.read()
+    assert paths == ["bus/pci/drivers/nvidia", status]
+    with touched(rig.sysfs.root) as paths:
+        for _ in range(30):
+            rig.read()
+    assert paths.count("bus/pci/devices") == 6
+    assert len(paths) <= 2 * 30 + 6 + 2, "and whether it may suspend, once a minute"
+
+
+def test_a_card_that_the_driver_gets_is_read_with_the_next_tick(rig):
+    rig.add_card()
+    rig.backend.probe()
+    assert len(rig.read().readings) == 1
+    rig.add_card(SECOND)
+    assert len(rig.read().readings) == 2

@@ -70,6 +70,15 @@ def test_numbers_alone_are_told_every_ten_seconds(manager):
     assert told(manager) == ["STATUS=fan at rest after 14 s"]
 
 
+def test_a_temperature_that_becomes_a_range_is_only_numbers(manager):
+    now = [5_000_000]
+    output = notify(manager, now=now)
+    publish(output, "fan at 57 % for 4 s, 70 degC.")
+    told(manager)
+    publish(output, "fan at 58 % for 6 s, 67 to 73 degC.")
+    assert nothing_told(manager)
+
+
 def test_a_headline_cannot_hold_another_message(manager):
     publish(notify(manager), "quiet\nMAINPID=1\n" + "x" * 5000)
     _, status = told(manager)

@@ -5,14 +5,13 @@ to a field of the code; a mistake is a ConfigError of one line that names file, 
 """
 
 from collections.abc import Collection
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpuwhyd.backends.chassis_fans import FanRule
 from gpuwhyd.config_fans import read_fans
 from gpuwhyd.config_rules import read_rules
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.engine.settings import EngineSettings, SpikeSettings
 from gpuwhyd.errors import ConfigError
 from gpuwhyd.outputs.journal import JournalSettings

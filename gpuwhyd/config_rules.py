@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.engine.settings import RULE_METRICS, SHIPPED_RULES, Rule
 from gpuwhyd.errors import ConfigError
 from gpuwhyd.model import Severity

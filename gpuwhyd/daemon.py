@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from gpuwhyd import __version__
@@ -17,7 +18,6 @@ from gpuwhyd.backends.catalog import BACKEND_NAMES, FALLBACKS, Roots, enabled_ba
 from gpuwhyd.backends.cpu_temperature import CpuTemperature
 from gpuwhyd.bus import library
 from gpuwhyd.config import DEFAULT_PATH, Settings, load
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.engine.engine import Engine
 from gpuwhyd.errors import ConfigError
 from gpuwhyd.model import Report, as_plain

@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from gpuwhyd.backends.base import Backend
 from gpuwhyd.backends.chassis_fans import CHASSIS
 from gpuwhyd.backends.merge import merged
 from gpuwhyd.backends.watch import BackendWatch
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.model import BackendState, FieldSource, GpuState, Snapshot
 from gpuwhyd.who import GpuUsers, Host, Processes, Who
 

@@ -7,13 +7,13 @@ mistake becomes a ConfigError of one line: source, line or key, what is wrong, w
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tomli
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.errors import ConfigError
 
 Value = TypeVar("Value")

@@ -11,8 +11,7 @@ import logging
 import socket
 import struct
 from collections.abc import Callable, Mapping
-
-from gpuwhyd.dataclass import dataclass
+from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 

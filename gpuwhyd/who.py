@@ -2,10 +2,9 @@
 
 import logging
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.model import (
     GpuReading,
     GpuUse,

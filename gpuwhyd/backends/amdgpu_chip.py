@@ -1,13 +1,13 @@
 """The hwmon chip of an AMD card: which of its channels is which, and what of it changes seldom."""
 
 import re
+from dataclasses import dataclass
 
 from gpuwhyd.backends.amdgpu_fans import FanReader
 from gpuwhyd.backends.hwmon import MICRO, MILLI, chip_directory, labels
 from gpuwhyd.backends.pci import names_in
 from gpuwhyd.backends.plausible import CELSIUS, LIMIT_CELSIUS, MEGAHERTZ, WATTS
 from gpuwhyd.backends.sysfs import Attributes
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.kernel_files import read_text
 from gpuwhyd.model import FanControl, FanMode, FanReading, Lack
 

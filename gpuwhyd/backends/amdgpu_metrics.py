@@ -7,9 +7,9 @@ table is read only where revision and size are both known. 1.9 describes itself,
 """
 
 import struct
+from dataclasses import dataclass
 
 from gpuwhyd.backends.plausible import JOULES
-from gpuwhyd.dataclass import dataclass
 
 _HEADER = struct.Struct("<HBB")
 

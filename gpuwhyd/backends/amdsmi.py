@@ -8,7 +8,7 @@ is awake and none is let go to fall asleep; as soon as one is, it is shut down a
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from gpuwhyd.backends.amdsmi_questions import CardLostError
 from gpuwhyd.backends.base import BackendReadings, Probe, ProbeResult
 from gpuwhyd.backends.grip import Grip
 from gpuwhyd.backends.pci import PowerPaths, bound_to, has_ever_slept, may_suspend, sleeps
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.errors import BackendError, BackendUnavailableError, NoCardError
 from gpuwhyd.model import BackendState, FieldSource, GpuProcess, GpuReading, GpuState
 

@@ -5,9 +5,9 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.errors import BackendUnavailableError
 
 LIBRARY = "libamd_smi.so"

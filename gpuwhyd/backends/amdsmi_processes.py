@@ -10,10 +10,10 @@ What the library says of a process is weaker than it looks, and is served only w
 
 import ctypes
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from gpuwhyd.backends.amdsmi_questions import INSUFFICIENT_SIZE, OUT_OF_RESOURCES
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.model import GpuProcess
 
 _OCCUPANCY_UNKNOWN = 0xFFFF_FFFF

@@ -1,9 +1,9 @@
 """What a backend is: one way to read GPUs."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.model import BackendState, FieldSource, GpuReading
 
 

@@ -8,6 +8,7 @@ to read: all of them together take 5 MiB, and most machines need one.
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from gpuwhyd.backends.chassis_fans import FanRule
 from gpuwhyd.backends.deferred import Deferred
 from gpuwhyd.backends.nvml_pci import nvidia_addresses
 from gpuwhyd.backends.pci import bound_to
-from gpuwhyd.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ and CPU share are one reading of vendor `chassis`. Which fan is what: chassis_fa
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from gpuwhyd.backends import chassis_chip
@@ -18,7 +19,6 @@ from gpuwhyd.backends.cpu_temperature import CpuTemperature
 from gpuwhyd.backends.fan_mode import mode_of_all
 from gpuwhyd.backends.pci import names_in
 from gpuwhyd.backends.pci_names import device_name, pci_id
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.kernel_files import read_text
 from gpuwhyd.model import (

@@ -7,10 +7,9 @@ are for is told by their labels, and by whether the machine is one that a person
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.model import FanMode
 
 CHASSIS = "chassis"

@@ -1,12 +1,12 @@
 """How hot the CPU is, from the best sensor that the machine has."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from gpuwhyd.backends.hwmon import MILLI, channels
 from gpuwhyd.backends.pci import names_in
 from gpuwhyd.backends.sysfs import Attributes
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.kernel_files import read_text
 
 CELSIUS = (1.0, 125.0)

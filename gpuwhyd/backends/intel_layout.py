@@ -7,11 +7,10 @@ chips is for video. Listing directories and reading labels wakes no card; readin
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gpuwhyd.backends.hwmon import channels, chip_directory, labels
 from gpuwhyd.backends.pci import names_in
-from gpuwhyd.dataclass import dataclass
 
 _CARD = re.compile(r"card([0-9]+)")
 _GT = re.compile(r"gt([0-9]+)")

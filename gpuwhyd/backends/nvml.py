@@ -10,7 +10,7 @@ awake card stays unread while the other sleeps. Never waking comes before readin
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +30,6 @@ from gpuwhyd.backends.nvml_pci import can_suspend, module_version, nvidia_addres
 from gpuwhyd.backends.nvml_sources import CardRead, sources_of
 from gpuwhyd.backends.pci import PowerPaths, bindings, has_ever_slept, instances_in, sleeps
 from gpuwhyd.backends.pci_names import pci_id
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.errors import BackendError, BackendUnavailableError, NoCardError
 from gpuwhyd.model import BackendState, FieldSource, GpuReading, GpuState
 

@@ -5,12 +5,12 @@ Made when somebody asks, out of what the last read has left behind: nothing of i
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from gpuwhyd.backends import nvml_library as codes
 from gpuwhyd.backends.nvml_questions import DECLINED, Refusals, refusal
 from gpuwhyd.backends.unread import unread_source
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.model import FanMode, FieldSource, GpuReading, GpuState, Lack
 
 

@@ -6,9 +6,9 @@ What a card's `power` directory and its configuration (`vendor`, `class`, ...) s
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.kernel_files import device_sleeps, read_text
 
 ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.IGNORECASE)

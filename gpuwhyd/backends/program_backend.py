@@ -7,7 +7,7 @@ it says are its `Program`'s business (nvidia_smi.py, rocm_smi.py); when it may r
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -17,7 +17,6 @@ from gpuwhyd.backends.grip import CanSuspend, Grip
 from gpuwhyd.backends.pci import PowerPaths, has_ever_slept, sleeps
 from gpuwhyd.backends.program_answer import Answer, Told
 from gpuwhyd.backends.unread import unread_source
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.model import BackendState, FieldSource, GpuIdentity, GpuReading, GpuState
 

@@ -4,7 +4,8 @@ Times of a scenario count from its beginning. The daemon joins it at `join_secon
 `UPTIME_SECONDS` before it began.
 """
 
-from gpuwhyd.dataclass import dataclass
+from dataclasses import dataclass
+
 from gpuwhyd.model import FanMode
 
 UPTIME_SECONDS = 3600.0

@@ -4,10 +4,10 @@ A card's state at a moment depends on the scenario and that moment alone, not on
 """
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 
 from gpuwhyd.backends.simulated_model import Card, FanModel, Scenario, SimulatedProgram, ThermalModel
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.model import FanMode
 
 STEP_SECONDS = 0.25

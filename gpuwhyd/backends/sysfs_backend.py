@@ -7,7 +7,7 @@ decided here, alike for all of them.
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -24,7 +24,6 @@ from gpuwhyd.backends.pci import (
     sleeps,
 )
 from gpuwhyd.backends.unread import unread_source
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.model import BackendState, FieldSource, GpuIdentity, GpuReading, GpuState
 

@@ -7,6 +7,7 @@ known from its first 16 bytes.
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from gpuwhyd.bus.header import (
     FIXED_BYTES,
@@ -17,7 +18,6 @@ from gpuwhyd.bus.header import (
     read_header,
     read_prefix,
 )
-from gpuwhyd.dataclass import dataclass
 
 _LENGTHS = {ord("l"): struct.Struct("<III"), ord("B"): struct.Struct(">III")}  # of body, serial, of fields
 _SENDER = b"\x07\x01s\0"

@@ -6,6 +6,7 @@ a lot: theirs wait, so that others need not. A peer's first call waits until the
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from gpuwhyd.bus import library
 from gpuwhyd.bus.callers import Callers
@@ -16,7 +17,6 @@ from gpuwhyd.bus.limits import CallLimits
 from gpuwhyd.bus.lines import Lines
 from gpuwhyd.bus.messages import ERROR_PREFIX, MethodCall
 from gpuwhyd.bus.pending import Body
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.errors import BusError
 
 # Longer than any signature in our interfaces (7), in logind's or in polkit's (16); each new one costs parsing and memory.

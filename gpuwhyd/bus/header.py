@@ -9,10 +9,10 @@ import functools
 import re
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 
 from gpuwhyd.bus.signature import WireType, parse
-from gpuwhyd.dataclass import dataclass
 
 FIXED_BYTES = 16  # endianness, type, flags, version, body length, serial, length of the field array
 NO_REPLY_EXPECTED = 0x1

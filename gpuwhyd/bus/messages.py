@@ -1,6 +1,6 @@
 """What crosses the bus connection, in plain Python."""
 
-from gpuwhyd.dataclass import dataclass
+from dataclasses import dataclass
 
 BUS_NAME = "org.freedesktop.DBus"
 BUS_PATH = "/org/freedesktop/DBus"

@@ -6,9 +6,8 @@ them waiting; nothing waits without bound, and no peer's appetite costs another 
 """
 
 from collections import Counter
+from dataclasses import dataclass
 from enum import Enum
-
-from gpuwhyd.dataclass import dataclass
 
 CONNECTION_BYTES = 8 << 20
 PEER_BYTES = 4 << 20

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from gpuwhyd.bus.header import Header
 from gpuwhyd.bus.messages import BUS_NAME, ERROR_PREFIX
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.errors import BusError
 
 MOST_PENDING = 256

@@ -5,10 +5,10 @@ says nothing about its author: a signal counts only when its sender owns the nam
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from gpuwhyd.bus.header import Header
 from gpuwhyd.bus.messages import BUS_NAME, SignalMatch
-from gpuwhyd.dataclass import dataclass
 
 SignalCallback = Callable[[str, tuple[object, ...]], None]
 

@@ -1,8 +1,7 @@
 """D-Bus type signatures, read without the library."""
 
 import functools
-
-from gpuwhyd.dataclass import dataclass
+from dataclasses import dataclass
 
 LONGEST_BYTES = 255  # specification: "The maximum length of a signature is 255"
 _DEEPEST_NESTING = 64  # specification: 32 arrays and 32 structs

@@ -9,8 +9,9 @@ to silence us; reproduced). Who they are cannot be asked, only how much it is (I
 connection, which owes nothing, is the cure. dbus-broker has no such statistics and no such fault: it charges the reader.
 """
 
+from dataclasses import dataclass
+
 from gpuwhyd.bus.messages import ERROR_PREFIX
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.errors import BusError
 
 STATISTICS = "org.freedesktop.DBus.Debug.Stats"

@@ -1,9 +1,9 @@
 """What a command hands to the command line: the same answer as lines for a person and as one JSON document."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from gpuwhyd.client.terminal import Terminal
-from gpuwhyd.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

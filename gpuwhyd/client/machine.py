@@ -3,10 +3,10 @@
 import os
 import platform
 import pwd
+from dataclasses import dataclass
 from pathlib import Path
 
 from gpuwhyd.bus import library
-from gpuwhyd.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import cast
 
 from gpuwhyd import __version__
@@ -15,7 +15,6 @@ from gpuwhyd.client.gpus import gpus_of
 from gpuwhyd.client.machine import Machine, this_machine
 from gpuwhyd.client.report_text import report_lines
 from gpuwhyd.client.terminal import printable
-from gpuwhyd.dataclass import dataclass
 
 _BUSES = frozenset({"system", "session"})
 

@@ -1,9 +1,9 @@
 """A table in as many columns as the terminal has: texts are shortened first, then the least important columns go."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from gpuwhyd.client.terminal import Terminal, cut, pad, text_width
-from gpuwhyd.dataclass import dataclass
 
 _GAP = "  "
 _LEAST_WIDTH = 6

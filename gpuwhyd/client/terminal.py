@@ -4,9 +4,8 @@ import os
 import shutil
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TextIO
-
-from gpuwhyd.dataclass import dataclass
 
 # SGR codes of ECMA-48; only the eight basic colours, so that the user's own palette decides how they look.
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}

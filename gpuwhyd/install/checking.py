@@ -1,9 +1,9 @@
 """Whether the installation is whole and the system uses it."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.install import machine
 from gpuwhyd.install.layout import CATALOG, ENVIRONMENT, UNIT, UNIT_NAME, inside
 from gpuwhyd.install.manifest import MANIFEST, Manifest, checksum, read_manifest

@@ -5,9 +5,9 @@ goes there that is also read there. Two things are not: polkit before 125 reads 
 interface descriptions are looked for in /usr/share only. Both are optional: without the first only root may reload.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.resources import resource
 
 ENVIRONMENT = Path("/opt/gpuwhyd")

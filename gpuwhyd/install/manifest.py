@@ -3,11 +3,10 @@
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.errors import InstallError
 from gpuwhyd.install.layout import ENVIRONMENT, inside
 

@@ -1,10 +1,9 @@
 """What the engine makes of a row of snapshots, for the outputs."""
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.model.explanation import Explanation
 from gpuwhyd.model.gpu import GpuIdentity
 from gpuwhyd.model.snapshot import Snapshot

@@ -1,8 +1,8 @@
 """The answer for one GPU at one moment."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.model.programs import Program
 
 

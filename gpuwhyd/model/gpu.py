@@ -1,6 +1,7 @@
 """What one backend says of one GPU at one moment."""
 
-from gpuwhyd.dataclass import dataclass
+from dataclasses import dataclass
+
 from gpuwhyd.model.states import FanMode, GpuState
 
 

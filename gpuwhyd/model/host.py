@@ -1,6 +1,7 @@
 """The CPU side of the machine: what else heats a cooler that GPU and CPU share."""
 
-from gpuwhyd.dataclass import dataclass
+from dataclasses import dataclass
+
 from gpuwhyd.model.programs import ProcessIdentity
 
 

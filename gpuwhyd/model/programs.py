@@ -1,8 +1,8 @@
 """Who uses a GPU: processes, and the programs that they belong to."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.model.gpu import GpuProcess
 
 

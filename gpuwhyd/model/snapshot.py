@@ -1,6 +1,7 @@
 """One tick of the whole machine."""
 
-from gpuwhyd.dataclass import dataclass
+from dataclasses import dataclass
+
 from gpuwhyd.model.gpu import GpuReading
 from gpuwhyd.model.host import HostReading, HostUse
 from gpuwhyd.model.programs import GpuUse, ProcessExit

@@ -1,8 +1,7 @@
 """Where each quantity of a GPU is read, and why one is missing: what `gpuwhy doctor` tells."""
 
+from dataclasses import dataclass
 from enum import StrEnum
-
-from gpuwhyd.dataclass import dataclass
 
 
 class Lack(StrEnum):

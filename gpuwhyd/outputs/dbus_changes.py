@@ -5,10 +5,8 @@ only for what moved since it was last told. What was told is kept, not what was 
 """
 
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from math import isnan
-
-from gpuwhyd.dataclass import dataclass
 
 GAP_SECONDS = 1.0
 JITTER_SECONDS = 0.05

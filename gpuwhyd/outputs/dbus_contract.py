@@ -6,10 +6,10 @@ emitter take the signatures from here, so that manual and code cannot differ.
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from xml.etree import ElementTree as ET
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.errors import GpuwhydError
 from gpuwhyd.resources import resource
 

@@ -5,13 +5,12 @@ answered here; signatures come from the contract.
 """
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpuwhyd.bus.codec import typed
 from gpuwhyd.bus.messages import MethodCall
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.outputs.dbus_contract import (
     GPUS_PATH,
     INTROSPECTABLE,

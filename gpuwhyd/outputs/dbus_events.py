@@ -4,11 +4,11 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from gpuwhyd.bus.codec import ObjectPath, dict_body
 from gpuwhyd.bus.messages import MethodCall
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.errors import HistoryError
 from gpuwhyd.model import EventKind, Report
 from gpuwhyd.outputs.dbus_contract import GPUS_PATH, gpu_path, own_error

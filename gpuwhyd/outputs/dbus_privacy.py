@@ -9,8 +9,8 @@ gpuwhyd reads more of a process than /proc shows to everyone, so it keeps to the
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.engine.sentences import redacted, redacted_headline
 from gpuwhyd.model import AlertEvent, EventKind, Explanation, GpuUse, ProcessIdentity, Report
 

@@ -7,10 +7,10 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.errors import HistoryError
 from gpuwhyd.model import EventKind, Report
 from gpuwhyd.outputs.journal_entries import MESSAGE_IDS, Record, as_json, record

@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.errors import HistoryError
 from gpuwhyd.model import Report
 from gpuwhyd.outputs.journal_entries import entry, event_id

@@ -7,8 +7,8 @@ was on its way when this process or journald ended.
 import dataclasses
 from collections import deque
 from collections.abc import Collection
+from dataclasses import dataclass
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.model import EventKind
 from gpuwhyd.outputs.journal_entries import FIELD_NAME, MESSAGE_IDS, Fields
 

@@ -7,8 +7,7 @@ services may name the cgroups below their own as they like.
 
 import re
 from collections.abc import Sequence
-
-from gpuwhyd.dataclass import dataclass
+from dataclasses import dataclass
 
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.(?:service|scope|socket|mount|swap)")
 """Unit types that hold processes; the letters that systemd.unit(5) allows."""

@@ -6,9 +6,9 @@ A process is told apart by pid and start time. What a child has used goes over t
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from heapq import nlargest
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.kernel_files import read_once
 from gpuwhyd.model import HostProcess
 

@@ -8,9 +8,8 @@ process that used most of the processor's time while the card worked; a driver d
 import errno
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.processes import fdinfo
 from gpuwhyd.processes.engine_time import UNUSED, busy_percent, larger
 from gpuwhyd.processes.fdinfo import (

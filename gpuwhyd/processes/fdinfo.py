@@ -6,9 +6,7 @@ own business; amdgpu of Linux 5.14 to 5.18 had a format of its own. Pure, and ne
 
 import re
 from collections.abc import Mapping
-from dataclasses import field
-
-from gpuwhyd.dataclass import dataclass
+from dataclasses import dataclass, field
 
 _WHO = re.compile(rb"^(drm-driver|drm-pdev|drm-client-id):[ \t]*(\S+)[ \t]*$", re.MULTILINE)
 _WHAT = re.compile(

@@ -14,9 +14,9 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.processes.hidepid import processes_are_hidden
 from gpuwhyd.processes.procfs import is_gone, read_file
 

@@ -8,10 +8,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.kernel_files import read_whole_number
 from gpuwhyd.processes.procfs import read_file
 

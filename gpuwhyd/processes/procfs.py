@@ -9,10 +9,9 @@ import errno
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-
-from gpuwhyd.dataclass import dataclass
 
 COMMAND_LINE_LIMIT_BYTES = 4096
 """More of a command line tells nobody more; a process may make it as long as it likes (up to 6 MiB, execve(2))."""

@@ -6,8 +6,8 @@ controller; `psys` is the whole machine, and intel-rapl-mmio:N the packages once
 
 import os
 import re
+from dataclasses import dataclass
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.kernel_files import read_text, read_whole_number
 
 _ZONE = re.compile(r"intel-rapl:[0-9]{1,3}")

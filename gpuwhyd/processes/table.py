@@ -12,9 +12,9 @@ import select
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from gpuwhyd.dataclass import dataclass
 from gpuwhyd.model import ProcessExit, ProcessIdentity
 from gpuwhyd.processes import procfs as files
 from gpuwhyd.processes.cgroup import placement

@@ -102,28 +102,6 @@ class Ledger:
         warm.sort()  # keys differ, so that accounts are never compared
         return [account for _, _, account in warm]
 
-    def seconds_until(self, heat_watts: float) -> float | None:
-        """How long until no more than `heat_watts` is left when nobody works on; `None` beyond an hour."""
-        every = [*self.accounts.values(), self.unattributed]
-        fast_watts = FAST_PART * sum(account.fast_watts for account in every)
-        slow_watts = (1 - FAST_PART) * sum(account.slow_watts for account in every)
-
-        def left_after(seconds: float) -> float:
-            return fast_watts * math.exp(-seconds / FAST_SECONDS) + slow_watts * math.exp(
-                -seconds / SLOW_SECONDS
-            )
-
-        low, high = 0.0, 3600.0
-        if left_after(high) > heat_watts:
-            return None
-        for _ in range(20):
-            middle = (low + high) / 2
-            if left_after(middle) > heat_watts:
-                low = middle
-            else:
-                high = middle
-        return high
-
     def book(
         self,
         now: float,

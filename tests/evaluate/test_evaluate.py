@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from script.evaluate_cards import card
 from script.evaluate_oracle import Oracle
 from script.evaluate_run import evaluate, match
 from script.evaluate_score import HIDDEN, Marks, Swing, right_causes, shares, swings, with_fault
-from script.evaluate_stories import STORIES, card, scenario
+from script.evaluate_stories import STORIES, scenario
 from script.evaluate_world import Card, Fault, Program, Scenario, Spot, run
 
 ROOT = Path(__file__).parents[2]

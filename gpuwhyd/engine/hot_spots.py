@@ -16,9 +16,10 @@ from gpuwhyd.model import GpuReading
 
 COOL_CORE_CELSIUS = 60.0
 """Cards' own curves start the fan at 50 to 61 degC of the core, and hold it low up to there."""
-HOT_SPOT_CELSIUS = 90.0
-"""Near its limit (105 to 110), and 30 K above a cool core: half as much again as the most that is usual."""
-HOT_MEMORY_CELSIUS = 95.0
+HOT_SPOT_CELSIUS = 80.0
+HOT_SPOT_KELVIN = 30.0
+"""So far above a cool core it is half as much again as the most that is usual."""
+HOT_MEMORY_CELSIUS = 90.0
 """Limits are 95 (HBM) to 110 (GDDR6X); fans are driven by the memory from about 90 on."""
 UNUSUAL_KELVIN = 12.0
 UNUSUAL_CELSIUS = 75.0
@@ -86,12 +87,13 @@ class HotSpots:
 
     def feed(self, now: float, reading: GpuReading, *, fan_is_up: bool) -> None:
         """One reading; `fan_is_up`: a spike is open, as of the reading before."""
-        if reading.hotspot_celsius is None and reading.memory_temperature_celsius is None:
-            self.interrupted()
-            return
         dt = 0.0 if self._last_at is None else min(now - self._last_at, LONGEST_STEP_SECONDS)
         self._last_at = now
         self._follow_core(dt, reading.temperature_celsius, fan_is_up=fan_is_up)
+        if reading.hotspot_celsius is None and reading.memory_temperature_celsius is None:
+            self._since = self._what = None
+            self._drives_fan = False
+            return
         what = self._hot(reading)
         if what is None:
             self._since = self._what = None
@@ -119,8 +121,9 @@ class HotSpots:
         faster = self._unexplained_percent(reading.fan_percent, rest_percent, onset_celsius)
         clearly = max(FASTER_PERCENT, FASTER_PART * ((reading.fan_percent or 0.0) - (rest_percent or 0.0)))
         self._drives_fan = faster is not None and faster >= (0.5 if self._drives_fan else 1.0) * clearly
-        usual = None if is_memory or celsius >= HOT_SPOT_CELSIUS else self.usual_kelvin(reading)
         core = reading.temperature_celsius
+        is_far = core is not None and celsius - core >= HOT_SPOT_KELVIN
+        usual = None if is_memory or is_far else self.usual_kelvin(reading)
         return Hot(
             what=self._what,
             celsius=celsius,
@@ -150,7 +153,8 @@ class HotSpots:
             return None
         slack, usual = self._slack("hotspot"), self.usual_kelvin(reading)
         unusual = usual is not None and spot - core >= usual + UNUSUAL_KELVIN - slack
-        if spot >= HOT_SPOT_CELSIUS - slack or (unusual and spot >= UNUSUAL_CELSIUS - slack):
+        far = spot - core >= HOT_SPOT_KELVIN - slack
+        if (far and spot >= HOT_SPOT_CELSIUS - slack) or (unusual and spot >= UNUSUAL_CELSIUS - slack):
             return "hotspot"
         return None
 
@@ -217,16 +221,20 @@ class HotSpots:
     def saved(self) -> dict[str, object]:
         return {
             "fan": {str(step): list(pair) for step, pair in self._fastest.items()},
+            "core": {"warmest": self._warmest, "warmest_lately": self._warmest_lately},
             **{str(step): list(pair) for step, pair in self._usual.items()},
         }
 
     @classmethod
     def restored(cls, saved: Mapping[str, object]) -> "HotSpots":
         """Raises TypeError or ValueError when the saved form is not ours."""
-        usual = {step: pair for step, pair in saved.items() if step != "fan"}
+        usual = {step: pair for step, pair in saved.items() if step not in {"fan", "core"}}
+        core = table(saved.get("core", {}))
         return cls(
             _usual=_pairs(usual, MOST_STEPS),
             _fastest=_pairs(table(saved.get("fan", {})), MOST_FAN_STEPS),
+            _warmest=optional_number(core.get("warmest")),
+            _warmest_lately=optional_number(core.get("warmest_lately")),
         )
 
 

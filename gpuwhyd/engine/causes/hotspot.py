@@ -4,7 +4,7 @@ from gpuwhyd.engine.causes.facts import Facts, Finding, held_for
 from gpuwhyd.engine.hot_spots import Hot
 from gpuwhyd.model import Cause, Evidence
 
-SURE = 0.25
+SURE = 0.9
 """Measured, see "How sure" in docs/causes.md."""
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from gpuwhyd.engine.answer import Answer
 from gpuwhyd.engine.causes import find
 from gpuwhyd.engine.causes.facts import Facts, Finding
+from gpuwhyd.engine.causes.hotspot import hot_beside
 from gpuwhyd.engine.causes.shared_cooler import CPU_LOAD_IS_OVER
 from gpuwhyd.engine.evidence import evidence
 from gpuwhyd.engine.known import Known
@@ -98,6 +99,8 @@ class Moment:
         finding, self._trend = find(facts), facts.trend
         if not facts.has_fan:
             finding = replace(finding, marks=(*finding.marks, "no_fan"))
+        if beside := hot_beside(facts, finding):
+            finding = replace(finding, evidence=(*finding.evidence, *beside))
         self._finding = finding
         return finding
 
@@ -157,7 +160,12 @@ def _facts(known: Known, snapshot: Snapshot, reading: GpuReading, leading: Seque
         fault=fault,
         clocks=known.clocks.held(now, reading, heat.floor),
         watched=known.watchers.watched(now, reading),
-        hot=known.hot_spots.hot(now, reading),
+        hot=known.hot_spots.hot(
+            now,
+            reading,
+            rest_percent=known.level.rest_percent,
+            onset_celsius=known.thermal.fan.onset_celsius,
+        ),
         driver_event=known.driver_events.event(now, spike.began_boottime_seconds, flat_seconds)
         if spike and not known.worked_in_spike
         else None,

@@ -83,7 +83,7 @@ class Known:
         self.tachometers.feed(now, reading, working=working)
         self.suspicion.feed(now, reading, watts, working=working)
         self.clocks.feed(now, reading, uses, self.heat.floor)
-        self.hot_spots.feed(now, reading)
+        self.hot_spots.feed(now, reading, fan_is_up=self.watch.fan_is_up)
         self.outside.feed(reading, self.heat, neighbours)
 
     def interrupted(self) -> None:

@@ -38,7 +38,8 @@ def test_a_hot_spot_near_its_limit_above_a_cool_core_is_the_cause() -> None:
     [
         ({"celsius": 70, "memory_temperature_celsius": 104.0}, "GDDR6X under a warm core"),
         ({"celsius": 58, "hotspot_celsius": 78.0}, "20 K above the edge are usual"),
-        ({"celsius": 58, "hotspot_celsius": 89.0, "memory_temperature_celsius": 94.0}, "just below both"),
+        ({"celsius": 58, "hotspot_celsius": 87.0, "memory_temperature_celsius": 89.0}, "just below both"),
+        ({"celsius": 48, "hotspot_celsius": 79.0}, "31 K above, but not hot"),
         ({"celsius": 61, "hotspot_celsius": 95.0}, "the core is not cool"),
         ({"celsius": 95, "hotspot_celsius": 95.0}, "one sensor, told twice"),
         ({"celsius": None, "hotspot_celsius": 95.0}, "nobody knows the core"),
@@ -49,14 +50,14 @@ def test_what_is_usual_is_no_hot_spot(reading: dict[str, object], why: str) -> N
 
 
 def test_it_has_to_last_and_a_degree_less_does_not_end_it() -> None:
-    rig = up(celsius=55)
-    rig.run(10, LOAD, fan=60, watts=200, celsius=55, memory_temperature_celsius=96.0)
+    rig = up(8, celsius=55)
+    rig.run(10, LOAD, fan=85, watts=200, celsius=57, memory_temperature_celsius=93.0)
     assert rig.answer.cause is Cause.WORKLOAD, "8 s"
-    rig.tick(LOAD, fan=60, watts=200, celsius=55, memory_temperature_celsius=95.0)
+    rig.tick(LOAD, fan=85, watts=200, celsius=57, memory_temperature_celsius=90.0)
     assert rig.answer.cause is Cause.HOTSPOT
-    rig.run(20, LOAD, fan=60, watts=200, celsius=62, memory_temperature_celsius=93.0)
+    rig.run(20, LOAD, fan=85, watts=200, celsius=62, memory_temperature_celsius=88.0)
     assert rig.answer.cause is Cause.HOTSPOT
-    rig.tick(LOAD, fan=60, watts=200, celsius=62, memory_temperature_celsius=91.0)
+    rig.tick(LOAD, fan=85, watts=200, celsius=62, memory_temperature_celsius=86.0)
     assert rig.answer.cause is Cause.WORKLOAD
 
 
@@ -75,17 +76,70 @@ def test_a_fan_as_fast_as_always_at_this_core_temperature_runs_for_the_core(hot:
     rig = up(60, celsius=56, hotspot_celsius=70.0)
     rig.restart().run(40, LOAD, fan=62, watts=200, celsius=56, **hot)
     assert rig.answer.cause is Cause.WORKLOAD
-    rig.run(10, LOAD, fan=66, watts=200, celsius=56, **hot)
+    assert rig.evidence(next(iter(hot))) == next(iter(hot.values())), "told beside it"
+    rig.run(10, LOAD, fan=70, watts=200, celsius=56, **hot)
+    assert rig.answer.cause is Cause.WORKLOAD, "a seventh of its rise"
+    rig.run(10, LOAD, fan=76, watts=200, celsius=56, **hot)
     assert rig.answer.cause is Cause.HOTSPOT
-    rig.run(10, LOAD, fan=62, watts=200, celsius=56, **hot)
-    assert rig.answer.cause is Cause.HOTSPOT, "a point more or less is no other cause"
+    rig.run(10, LOAD, fan=72, watts=200, celsius=56, **hot)
+    assert rig.answer.cause is Cause.HOTSPOT, "some points more or less are no other cause"
 
 
-def test_at_a_core_temperature_that_was_never_seen_nobody_knows_what_the_fan_would_do() -> None:
-    rig = up(60, celsius=50, hotspot_celsius=70.0)
-    rig.run(40, LOAD, fan=62, watts=200, celsius=56, hotspot_celsius=97.0)
+def mid_load(celsius: float, fan: float, *, rest: float = 0.0, onset: float | None = None) -> Rig:
+    """Memory at 104 degC and a core at so many, on a card whose fan was never seen at such a core without that."""
+    rig = Rig().run(60, fan=rest, celsius=min(40.0, celsius))
+    if onset is not None:
+        state = rig.engine.saved()
+        state["cards"][rig.gpu.id]["thermal"]["fan"]["onset_celsius"] = onset  # type: ignore[index]
+        rig.engine = type(rig.engine)(rig.engine._settings, state, boot_id="boot")
+    return rig.run(60, LOAD, fan=fan, watts=200, celsius=celsius, memory_temperature_celsius=104.0)
+
+
+@pytest.mark.parametrize(
+    ("celsius", "fan", "rest", "onset", "cause"),
+    [
+        (50, 28, 0, None, Cause.HOTSPOT),  # zero-RPM fans start at 50 to 61
+        (54, 40, 0, None, Cause.WORKLOAD),  # and may make this of 54
+        (54, 55, 0, None, Cause.HOTSPOT),  # but not this
+        (43, 42, 30, None, Cause.HOTSPOT),
+        (50, 42, 30, None, Cause.WORKLOAD),  # a fan that turns at rest is up earlier
+        (56, 28, 0, 60, Cause.HOTSPOT),  # this card's starts at 60
+        (58, 28, 0, 60, Cause.WORKLOAD),
+        (50, 28, 0, 45, Cause.HOTSPOT),  # it was hot memory too that made it rise at 45
+    ],
+)
+def test_it_is_the_cause_only_where_the_core_alone_explains_no_such_fan(
+    celsius: float, fan: float, rest: float, onset: float | None, cause: Cause
+) -> None:
+    rig = mid_load(celsius, fan, rest=rest, onset=onset)
+    assert rig.answer.cause is cause
+    assert rig.evidence("memory_temperature_celsius") == 104
+    assert rig.answer.confidence == (0.9 if cause is Cause.HOTSPOT else 0.97)
+
+
+def test_where_the_core_is_too_cool_for_this_card_s_fan_what_it_did_after_a_load_proves_nothing() -> None:
+    rig = mid_load(50, 40, onset=60)
+    cool = {"watts": 15.0, "celsius": 50, "memory_temperature_celsius": 60.0}
+    rig.run(30, fan=40, **cool).run(120, fan=0, celsius=40)
+    rig.run(60, LOAD, fan=40, watts=200, celsius=50, memory_temperature_celsius=104.0)
     assert rig.answer.cause is Cause.HOTSPOT
-    assert rig.answer.confidence == 0.25
+
+
+def test_a_fan_that_was_as_fast_at_a_colder_core_runs_for_the_core() -> None:
+    rig = up(60, celsius=54, fan=60, hotspot_celsius=70.0)
+    rig.run(30, LOAD, fan=40, watts=200, celsius=56, hotspot_celsius=70.0)
+    rig.run(40, LOAD, fan=60, watts=200, celsius=56, hotspot_celsius=97.0)
+    assert rig.answer.cause is Cause.WORKLOAD
+
+
+def test_a_fan_that_is_still_up_for_a_core_that_was_warm_runs_for_the_core() -> None:
+    rig = up(60, celsius=66, fan=55)
+    rig.restart().run(30, LOAD, fan=52, watts=150, celsius=50, memory_temperature_celsius=104.0)
+    assert rig.answer.cause is Cause.WORKLOAD, "it falls as slowly as it can"
+    rig.run(300, LOAD, fan=33, watts=150, celsius=49, memory_temperature_celsius=104.0)
+    assert rig.answer.cause is Cause.WORKLOAD, "it stops later than it starts"
+    rig.run(120, fan=0).run(60, LOAD, fan=33, watts=150, celsius=49, memory_temperature_celsius=104.0)
+    assert rig.answer.cause is Cause.HOTSPOT, "this time the core was never warm"
 
 
 def test_nothing_is_usual_yet_on_a_card_seen_for_a_minute() -> None:

@@ -53,7 +53,7 @@ class Facts:
     watched: Watched | None = None
     """Only watchers keep it awake or busy, and have for long enough."""
     hot: Hot | None = None
-    """The hot spot or the memory is hot while the core is cool, and has been for long enough."""
+    """The hot spot or the memory is hot while the core is cool, and has been for long enough; the fan need not run for it."""
     driver_event: DriverEvent | None = None
     """Just before the fan rose the machine or the card woke up, or its driver came; and no work has followed."""
     warmed: Warmed | None = None

@@ -90,13 +90,12 @@ def evaluate(made: Scenario, engine_marks: Marks, oracle_marks: Marks, *, tell: 
     sound_rests: dict[Swing, bool] = {}
     changed, worked, before = -SETTLE_SECONDS, False, None
     for sample in everything:
-        report_ = engine.feed(snapshot(made, sample))
+        events = engine.follow(snapshot(made, sample))
         if sample.seconds < made.judged_from:
             continue
         if sample.lost:
             changed = sample.seconds
-        explanation = report_.explanations[GPU.id]
-        for event in report_.events:
+        for event in events:
             if isinstance(event, SpikeEvent) and event.gpu.id == GPU.id:
                 if event.kind is EventKind.SPIKE_STARTED:
                     started.append(sample.seconds)
@@ -114,7 +113,8 @@ def evaluate(made: Scenario, engine_marks: Marks, oracle_marks: Marks, *, tell: 
         swing = next((s for s in truth if _in_swing(s, sample)), None) if swing else None
         if made.kind.pinned_percent is not None:
             if sample.seconds > 150:
-                engine_marks.judge(where, made.story, answer_of(explanation), {"manual-fan"}, {})
+                said = answer_of(engine.explanations[GPU.id])
+                engine_marks.judge(where, made.story, said, {"manual-fan"}, {})
             continue
         if swing is None or sample.seconds - changed < SETTLE_SECONDS:
             continue
@@ -126,7 +126,7 @@ def evaluate(made: Scenario, engine_marks: Marks, oracle_marks: Marks, *, tell: 
             if swing not in sound_rests:
                 sound_rests[swing] = sound_fan_rests(made, samples, swing)
             causes = with_fault(causes, made, sample, works=works, sound_rests=sound_rests[swing])
-        given = answer_of(explanation)
+        given = answer_of(engine.explanations[GPU.id])
         if tell and given.cause not in causes:
             print(f"{sample.seconds:7.0f} s  WRONG {given.cause} for {sorted(causes)}: {_shown(parts)}")
         engine_marks.judge(where, made.story, given, causes, parts)

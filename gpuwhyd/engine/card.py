@@ -143,6 +143,7 @@ class Card:
         change, spike = self._follow_fan(snapshot, reading, settings, before=before)
         gap = broken and not (first or snapshot.resumed) and dt <= BRIDGED_SECONDS
         follow_cooler(self.known, snapshot, dt, reading, settings.spike, broken=broken and not gap, gap=gap)
+        self.known.judge(now, reading)
         unsteady = self.known.watch.spike is not None and self.known.level.flat_seconds(now) < MOVING_SECONDS
         self.fan_is_moving = reading.state is GpuState.AWAKE and (unsteady or self.known.level.may_be_rising)
         if change is Change.ROSE and spike is not None:

@@ -160,12 +160,7 @@ def _facts(known: Known, snapshot: Snapshot, reading: GpuReading, leading: Seque
         fault=fault,
         clocks=known.clocks.held(now, reading, heat.floor),
         watched=known.watchers.watched(now, reading),
-        hot=known.hot_spots.hot(
-            now,
-            reading,
-            rest_percent=known.level.rest_percent,
-            onset_celsius=known.thermal.fan.onset_celsius,
-        ),
+        hot=known.hot_spots.hot(now, reading),
         driver_event=known.driver_events.event(now, spike.began_boottime_seconds, flat_seconds)
         if spike and not known.worked_in_spike
         else None,

@@ -108,19 +108,26 @@ class HotSpots:
         self._since = self._what = self._last_at = None
         self._drives_fan = False
 
-    def hot(
+    def judge(
         self, now: float, reading: GpuReading, *, rest_percent: float | None, onset_celsius: float | None
-    ) -> Hot | None:
-        """What is hot, once it has been so for long enough. `onset_celsius`: where this card's fan left rest in earlier spikes."""
+    ) -> None:
+        """The same reading, once its fan was followed: does it run for what is hot? `onset_celsius`: where this card's fan
+        left rest in earlier spikes.
+        """
+        if self._since is None or now - self._since < HELD_SECONDS:
+            return
+        faster = self._unexplained_percent(reading.fan_percent, rest_percent, onset_celsius)
+        clearly = max(FASTER_PERCENT, FASTER_PART * ((reading.fan_percent or 0.0) - (rest_percent or 0.0)))
+        self._drives_fan = faster is not None and faster >= (0.5 if self._drives_fan else 1.0) * clearly
+
+    def hot(self, now: float, reading: GpuReading) -> Hot | None:
+        """What is hot, once it has been so for long enough."""
         if self._since is None or now - self._since < HELD_SECONDS:
             return None
         is_memory = self._what == "memory"
         celsius = reading.memory_temperature_celsius if is_memory else reading.hotspot_celsius
         if celsius is None or self._what is None:
             return None
-        faster = self._unexplained_percent(reading.fan_percent, rest_percent, onset_celsius)
-        clearly = max(FASTER_PERCENT, FASTER_PART * ((reading.fan_percent or 0.0) - (rest_percent or 0.0)))
-        self._drives_fan = faster is not None and faster >= (0.5 if self._drives_fan else 1.0) * clearly
         core = reading.temperature_celsius
         is_far = core is not None and celsius - core >= HOT_SPOT_KELVIN
         usual = None if is_memory or is_far else self.usual_kelvin(reading)

@@ -86,6 +86,11 @@ class Known:
         self.hot_spots.feed(now, reading, fan_is_up=self.watch.fan_is_up)
         self.outside.feed(reading, self.heat, neighbours)
 
+    def judge(self, now: float, reading: GpuReading) -> None:
+        """The same reading, after fan and cooler were followed."""
+        rest, onset = self.level.rest_percent, self.thermal.fan.onset_celsius
+        self.hot_spots.judge(now, reading, rest_percent=rest, onset_celsius=onset)
+
     def interrupted(self) -> None:
         """A gap or a suspend: what must hold without a break starts anew."""
         self._unread()

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from gpuwhyd.engine.engine import Engine
+from gpuwhyd.engine.settings import EngineSettings
 from script.evaluate_cards import card
 from script.evaluate_oracle import Oracle
-from script.evaluate_run import evaluate, match
+from script.evaluate_run import evaluate, match, snapshot
 from script.evaluate_score import HIDDEN, Marks, Swing, right_causes, shares, swings, with_fault
 from script.evaluate_stories import STORIES, scenario
 from script.evaluate_world import Card, Fault, Program, Scenario, Spot, run
@@ -235,6 +237,16 @@ def test_the_engine_is_right_on_one_scenario_of_each_kind() -> None:
     assert not engine.invented
     assert engine.leading_right > 0.97 * (engine.leading_right + engine.leading_wrong.total())
     assert engine.cause_right > 0.9 * (engine.cause_right + engine.cause_wrong.total())
+
+
+@pytest.mark.parametrize("story", ["hotspot", "blind", "neighbour"])
+def test_what_happens_does_not_depend_on_whether_somebody_asks_at_every_moment(story: str) -> None:
+    """The daemon asks for every answer, a replay for those of events, and both must tell the same."""
+    made = of_story(story)
+    asked, not_asked = (Engine(EngineSettings(rules=()), boot_id="evaluate") for _ in range(2))
+    for sample in run(made):
+        assert asked.feed(snapshot(made, sample)).events == not_asked.follow(snapshot(made, sample))
+    assert asked.explanations == not_asked.explanations
 
 
 def said_by_the_script(*options: str) -> str:

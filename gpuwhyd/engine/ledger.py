@@ -9,6 +9,7 @@ import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from gpuwhyd.engine.saved import optional_number, restore, table
 from gpuwhyd.model import GpuProcess, GpuUse, ProcessExit, Program, as_plain
@@ -122,6 +123,7 @@ class Ledger:
         explained = self._explained(dt, sum(known.values()), utilization_percent)
         split, guessed, rest = _split(excess_watts, known, unknown if processes_known else {}, explained)
         step = _Step.of(dt)
+        fast_stays, fast_added, slow_stays, slow_added = step
         step.advance(self.guessed, guessed)
         step.advance(self.unattributed, rest)
         worked_watts = min(significant_watts, 5.0)
@@ -134,7 +136,11 @@ class Ledger:
             if watts or account.heat_watts >= FORGET_WATTS:
                 if watts >= worked_watts:
                     account.last_worked, account.stopped_at = now, None
-                total += step.advance(account, watts)
+                # as `advance` does it: without a call for each of many programs
+                account.fast_watts = fast = account.fast_watts * fast_stays + watts * fast_added
+                account.slow_watts = slow = account.slow_watts * slow_stays + watts * slow_added
+                account.heat_watts = heat = FAST_PART * fast + (1 - FAST_PART) * slow
+                total += heat
             elif account.heat_watts:  # most programs hold a card's memory and seldom work
                 account.set_heat(0.0, 0.0)
             if account.heat_watts < FORGET_WATTS and (account.engine_percent is None or not account.alive):
@@ -170,8 +176,9 @@ class Ledger:
         busiest: dict[str, float] = {}
         for use in uses:
             process, told = use.process, use.use
-            memory, engine = told.memory_used_bytes, engine_weight(told)
-            key = process.program.key
+            memory, engine, key = told.memory_used_bytes, told.engine_percent, process.program.key
+            if engine is None or told.encoder_percent is not None or told.decoder_percent is not None:
+                engine = engine_weight(told)
             account = accounts.get(key)
             if account is None:
                 account = accounts[key] = Account(program=process.program)
@@ -317,8 +324,7 @@ def _split(
     return split, guessed, rest
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(NamedTuple):
     """What one tick does to any account: parts of the heat that stay, and of the power that is added."""
 
     fast_stays: float
@@ -336,12 +342,11 @@ class _Step:
             1 - math.exp(-heated / SLOW_SECONDS),
         )
 
-    def advance(self, account: Account, watts: float) -> float:
-        """The heat that is in the account then."""
-        fast = account.fast_watts = account.fast_watts * self.fast_stays + watts * self.fast_added
-        slow = account.slow_watts = account.slow_watts * self.slow_stays + watts * self.slow_added
-        heat = account.heat_watts = FAST_PART * fast + (1 - FAST_PART) * slow
-        return heat
+    def advance(self, account: Account, watts: float) -> None:
+        account.set_heat(
+            account.fast_watts * self.fast_stays + watts * self.fast_added,
+            account.slow_watts * self.slow_stays + watts * self.slow_added,
+        )
 
 
 def _saved(account: Account) -> dict[str, object]:

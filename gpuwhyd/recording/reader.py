@@ -10,6 +10,7 @@ from gpuwhyd.errors import RecordingError
 from gpuwhyd.model import (
     BackendHealth,
     BackendState,
+    FanReading,
     GpuIdentity,
     GpuProcess,
     GpuReading,
@@ -71,7 +72,12 @@ class _Reader:
         have come or gone since."""
         self._uses_before: tuple[GpuUse, ...] = ()
         self._backends: tuple[BackendHealth, ...] | None = None
-        decode_reading = decoder(GpuReading, gpu=self._gpu, processes=_processes(decoder(GpuProcess)))
+        decode_reading = decoder(
+            GpuReading,
+            gpu=self._gpu,
+            processes=_processes(decoder(GpuProcess)),
+            fans=_as_before(many(decoder(FanReading))),
+        )
 
         def reading(item: Any) -> GpuReading:
             if type(item) is dict and "backend" not in item:
@@ -190,6 +196,21 @@ class _Reader:
         if line.wall_usec is not None:
             return line.wall_usec
         return self._started_usec + round((line.boottime_seconds - (self._first_seconds or 0.0)) * 1e6)
+
+
+def _as_before(check: Check) -> Check:
+    """What is the same in one line after the other is made once."""
+    last: tuple[Any, Any] = None, None
+
+    def read(item: Any) -> Any:
+        nonlocal last
+        before, found = last
+        if before is None or item != before:
+            found = check(item)
+            last = item, found
+        return found
+
+    return read
 
 
 def _processes(decode: Callable[[object], GpuProcess]) -> Check:

@@ -93,13 +93,9 @@ class Ledger:
         total = self.heat_watts
         return min(1.0, account.heat_watts / total) if total > FORGET_WATTS else 0.0
 
-    def ranked(self, least_watts: float = 0.0) -> list[Account]:
-        """The programs with at least so much heat, most first."""
-        warm = [
-            (-account.heat_watts, key, account)
-            for key, account in self.accounts.items()
-            if account.heat_watts >= least_watts
-        ]
+    def ranked(self) -> list[Account]:
+        """The programs, most heat first."""
+        warm = [(-account.heat_watts, key, account) for key, account in self.accounts.items()]
         warm.sort()  # keys differ, so that accounts are never compared
         return [account for _, _, account in warm]
 

@@ -33,13 +33,14 @@ def leaders(ledger: Ledger, most: int = MOST_SUSPECTS) -> list[Leader]:
     """Most heat first; their shares sum to at most 1, because each is rounded down."""
     if ledger.heat_watts <= FORGET_WATTS:
         return []
-    total_watts = ledger.heat_watts
+    total_watts, ranked = ledger.heat_watts, ledger.ranked()
     least_watts = SMALLEST_SHARE * total_watts
-    if ledger.share(ledger.unattributed) < VISIBLE_SHARE:  # of a row of short jobs each has little
-        leader_watts = max([account.heat_watts for account in ledger.accounts.values()], default=0.0)
-        least_watts = min(least_watts, leader_watts / 2)
+    if ranked and ledger.share(ledger.unattributed) < VISIBLE_SHARE:  # of a row of short jobs each has little
+        least_watts = min(least_watts, ranked[0].heat_watts / 2)
     found = []
-    for account in ledger.ranked(least_watts)[:most]:
+    for account in ranked[:most]:
+        if account.heat_watts < least_watts:
+            break
         share = int(min(1.0, account.heat_watts / total_watts) * 10_000) / 10_000
         if account.program is not None and share > 0:
             found.append(Leader(account, account.program, share))

@@ -32,7 +32,9 @@ def follow_cooler(
     if sample is None:
         known.thermal.interrupted()
         return
-    now = snapshot.boottime_seconds
+    now, control = snapshot.boottime_seconds, reading.fan_control
+    if control is not None and control.zero_rpm_enabled is not False:
+        known.thermal.fan.told_stop_celsius = control.zero_rpm_stop_celsius
     known.thermal.feed(now, dt, sample, gap=gap)
     if known.watch.fan_is_up:
         known.thermal.look(now, sample)

@@ -60,12 +60,14 @@ class Cooler:
         return celsius
 
 
-def work(rig: Rig, cooler: Cooler, seconds: float, watts: float, who: ProcessIdentity = GAME) -> Rig:
-    """The card works for one program; idle at 25 W."""
+def work(
+    rig: Rig, cooler: Cooler, seconds: float, watts: float, who: ProcessIdentity = GAME, **told: object
+) -> Rig:
+    """The card works for one program; idle at 25 W. `told`: what its readings have besides."""
     busy = watts > 30
     for _ in range(round(seconds / rig.step)):
         celsius = round(cooler.step(watts, rig.step))
-        rig.tick({who: 95.0 if busy else 0.0}, fan=round(cooler.fan), celsius=celsius, watts=watts)
+        rig.tick({who: 95.0 if busy else 0.0}, fan=round(cooler.fan), celsius=celsius, watts=watts, **told)
     return rig
 
 

@@ -1,13 +1,14 @@
 """What is learned of a card's cooler and fan, and the outlook from it, on a made-up card with a physics of its own."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from gpuwhyd.engine.engine import Engine
 from gpuwhyd.engine.settings import SHIPPED_RULES, EngineSettings
 from gpuwhyd.engine.thermal.card import Thermal
-from gpuwhyd.model import AlertEvent, Cause, EventKind, FanMode
+from gpuwhyd.model import AlertEvent, Cause, EventKind, FanControl, FanMode
 from tests.engine.cooler import GAME, Cooler, quiet_after, spike, work
 from tests.engine.rig import QUIET_ENGINE, Rig
 
@@ -174,6 +175,25 @@ def test_a_fan_that_turns_further_down_than_recorded_ones_is_expected_to_go_on()
     while cooler.room_celsius + cooler.kelvin > 38:
         work(rig, cooler, 2, 25)
     assert rig.answer.outlook.quiet_in_seconds == pytest.approx(quiet_after(cooler), rel=0.6)
+
+
+def test_where_a_fan_stops_is_known_from_its_driver_before_it_was_seen() -> None:
+    """As amdgpu tells it; a setting that is switched off tells nothing."""
+    cooler = Cooler(stop_celsius=36.0)
+    told, off, untold = Rig(), Rig(), Rig()
+    control = FanControl(zero_rpm_enabled=True, zero_rpm_stop_celsius=36.0)
+    for rig, fan_control in (
+        (told, control),
+        (off, replace(control, zero_rpm_enabled=False)),
+        (untold, None),
+    ):
+        mine = replace(cooler)
+        for seconds, watts in ((200, 25), (400, 200), (16, 25)):
+            work(rig, mine, seconds, watts, fan_control=fan_control)
+        truth = quiet_after(mine)
+    assert told.answer.outlook.quiet_in_seconds == pytest.approx(truth, rel=0.15)
+    assert off.answer.outlook.quiet_in_seconds == untold.answer.outlook.quiet_in_seconds
+    assert untold.answer.outlook.quiet_in_seconds != pytest.approx(truth, rel=0.3)
 
 
 def test_quiet_is_not_told_as_now_for_long_while_the_fan_turns() -> None:

@@ -109,6 +109,8 @@ class FanResponse:
     """Where it leaves rest."""
     stop_celsius: float | None = None
     """Where a fan that stands still at rest stops again."""
+    told_stop_celsius: float | None = None
+    """The same as the driver tells it (amdgpu from RDNA3 on): good until it is seen."""
     start_percent: float | None = None
     """The least with which such a fan turns."""
     percent_per_kelvin: float | None = None
@@ -200,9 +202,12 @@ class FanResponse:
         up; and where another is quiet again, if the temperature, not its slew rate, is what decides that.
         """
         turns_at = self._turned_at - JITTER_KELVIN
-        if self.stop_celsius is not None:
-            return min(self.stop_celsius, turns_at)
-        if rest >= STILL_PERCENT:
+        stop, stands = self.stop_celsius, rest < STILL_PERCENT
+        if stop is None and stands:
+            stop = self.told_stop_celsius
+        if stop is not None:
+            return min(stop, turns_at)
+        if not stands:
             return self._down.begins_at(rest + settle)
         onset = self.onset(rest)
         return None if onset is None else onset - _stops_below(onset - turns_at)

@@ -107,7 +107,13 @@ class BackendWatch:
 
     def _has_no_card(self, now: float) -> bool:
         """Most backends have nothing to read on most machines; a thread for each to find that out costs more than the rest."""
-        if not isinstance(self._backend, Deferred) or (absence := self._backend.absence()) is None:
+        if not isinstance(self._backend, Deferred):
+            return False
+        try:
+            absence = self._backend.absence()
+        except Exception:  # noqa: BLE001 - a fault of ours: its probe meets it anew, where it is logged and survived
+            return False
+        if absence is None:
             return False
         self._asked_at_seconds = now
         self._probed(absence)

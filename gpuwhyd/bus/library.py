@@ -66,8 +66,10 @@ def _parts(package: str) -> list[ModuleType]:
     stand_in.__spec__ = spec
     try:
         return _imported(package)
-    except ImportError as error:
+    except Exception as error:  # noqa: BLE001 - whatever a package does that misses itself; it gets all of itself then
         log.info("%s needs all of itself: %s", package, error)
+        for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
+            del sys.modules[name]
     finally:
         del sys.modules[package]
     return _imported(package)

@@ -182,10 +182,16 @@ class Card:
 
     def vanish(self, snapshot: Snapshot, ended_by: str) -> Spike | None:
         """The card was removed, or the machine rebooted: the spike that ended by that, if one was open."""
+        if self._moment is not None:
+            self._moment.settle()
         spike = self._remembered(self.known.watch.vanish(self._seen_last_at, ended_by))
         if self._moment is None:
             self._moment = Moment(self.known, snapshot, None)
         return spike
+
+    def gone(self) -> None:
+        """It is only remembered from now on: nobody asks it, and the last snapshot is let go of."""
+        self._moment = None
 
     def end_alerts(self, settings: EngineSettings) -> list[Firing]:
         """With its removal: nothing would ever clear them."""

@@ -237,6 +237,7 @@ class Engine:
         events.append(_gpu_event(EventKind.GPU_REMOVED, snapshot, card.known.gpu, sentence))
         card_id = card.known.gpu.id
         self._dormant[card_id] = self._cards.pop(card_id)
+        card.gone()
         self._removed.add(card_id)
         while len(self._dormant) > MOST_REMEMBERED_CARDS:
             forgotten = next(iter(self._dormant))

@@ -28,7 +28,7 @@ WARM_WATTS = 1.0
 WARMING_WATTS = 0.1
 """While a card works, the heat of a first short tick is enough to name who works."""
 _NO_OUTLOOK = Outlook()
-_NO_READING = Finding(cause=Cause.UNKNOWN, confidence=0.0, marks=("no_reading",))
+_NO_READING = Finding(cause=Cause.UNKNOWN, confidence=0.0, marks=("no_reading",), suspects=())
 
 
 class Moment:
@@ -57,6 +57,10 @@ class Moment:
         self._trend: str | None = None
         self._answer: Answer | None = None
         self._explanation: Explanation | None = None
+
+    def settle(self) -> None:
+        """Works out now what has not been asked for: what is known of the card is about to change."""
+        self._explanation = self.explanation
 
     @property
     def told_by(self) -> tuple[Cause, str]:

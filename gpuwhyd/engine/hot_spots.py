@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from gpuwhyd.engine.saved import optional_number, table
 from gpuwhyd.engine.thermal.fan import STILL_PERCENT
-from gpuwhyd.model import GpuReading
+from gpuwhyd.model import FanMode, GpuReading
 
 COOL_CORE_CELSIUS = 60.0
 """Cards' own curves start the fan at 50 to 61 degC of the core, and hold it low up to there."""
@@ -218,9 +218,14 @@ class HotSpots:
     def _learn_fan(self, dt: float, reading: GpuReading) -> None:
         if reading.temperature_celsius is None or reading.fan_percent is None or dt <= 0:
             return
+        if reading.fan_mode is FanMode.MANUAL:
+            return  # somebody else's doing, which says nothing of the card
         step = _fan_step(reading.temperature_celsius)
         if step in self._fastest or len(self._fastest) < MOST_FAN_STEPS:
             seconds, percent = self._fastest.get(step, (0.0, 0.0))
+            percent -= (
+                max(0.0, percent - reading.fan_percent) * dt / SLOWEST_SECONDS
+            )  # a test of the fan is not for ever
             self._fastest[step] = min(seconds + dt, FAN_SECONDS), max(percent, reading.fan_percent)
 
     # -- over a restart -------------------------------------------------------------------------------------------

@@ -33,8 +33,9 @@ def follow_cooler(
         known.thermal.interrupted()
         return
     now, control = snapshot.boottime_seconds, reading.fan_control
-    if control is not None and control.zero_rpm_enabled is not False:
-        known.thermal.fan.told_stop_celsius = control.zero_rpm_stop_celsius
+    if control is not None:
+        told = control.zero_rpm_stop_celsius if control.zero_rpm_enabled is not False else None
+        known.thermal.fan.told_stop_celsius = told
     known.thermal.feed(now, dt, sample, gap=gap)
     if known.watch.fan_is_up:
         known.thermal.look(now, sample)

@@ -37,7 +37,8 @@ def test_whoever_imports_the_package_afterwards_gets_all_of_it(library: str) -> 
     assert whole.startswith("True <module")
 
 
-def test_a_library_whose_parts_need_the_whole_is_loaded_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("need", ["from . import needed\n", "import dbus_fast\ndbus_fast.needed\n"])
+def test_a_library_whose_parts_need_the_whole_is_loaded_whole(tmp_path: Path, need: str) -> None:
     package = tmp_path / "dbus_fast"
     (package / "_private").mkdir(parents=True)
     (package / "__init__.py").write_text("needed = True\n")
@@ -46,7 +47,7 @@ def test_a_library_whose_parts_need_the_whole_is_loaded_whole(tmp_path: Path) ->
         name = part.replace("/", ".")
         of_next = f"from dbus_next.{name} import *\nfrom dbus_next.{name} import __dict__ as _all\nglobals().update(_all)"
         text = of_next if part != "__version__" else "__version__ = '99'"
-        (package / f"{part}.py").write_text(("from . import needed\n" if part == "message" else "") + text)
+        (package / f"{part}.py").write_text((need if part == "message" else "") + text)
     path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", ".")))
     version, modules = run(_MARSHALS, PYTHONPATH=path)
     assert version == "dbus-fast 99"

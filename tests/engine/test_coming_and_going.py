@@ -86,6 +86,17 @@ def test_the_alert_of_a_removed_card_is_cleared_once_and_before_the_removal() ->
     assert cleared.sentence == "GPU 0 (RTX 3070): hot is over: the card has gone."
 
 
+def test_the_alert_of_a_removed_card_is_explained_by_the_spike_that_was_open() -> None:
+    """The spike ends with the removal as well, but what the alert tells is from before that."""
+    rig = Rig(engine=Engine(EngineSettings(rules=(HOT,)), boot_id="boot")).run(60)
+    rig.run(60, LOAD, fan=57, watts=200, celsius=85)
+    without_the_card(rig, 120, NO_CARD)
+    cleared = next(event for event in rig.events if event.kind is EventKind.ALERT_CLEARED)
+    assert isinstance(cleared, AlertEvent)
+    assert cleared.explanation.for_seconds is not None
+    assert "last_spike_seconds_ago" not in {item.quantity for item in cleared.explanation.evidence}
+
+
 def test_a_card_that_comes_back_hot_is_told_hot_again() -> None:
     rig = without_the_card(watching_hot(), 120, NO_CARD)
     rig.run(120, celsius=85)

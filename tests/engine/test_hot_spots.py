@@ -1,8 +1,10 @@
 """A hot spot or memory that drives the fan while the core is cool."""
 
+from typing import Any
+
 import pytest
 
-from gpuwhyd.model import Cause
+from gpuwhyd.model import Cause, FanMode
 from tests.engine.rig import Rig, unit
 
 MINER = unit("miner.service", 4242)
@@ -140,6 +142,21 @@ def test_a_fan_that_is_still_up_for_a_core_that_was_warm_runs_for_the_core() -> 
     assert rig.answer.cause is Cause.WORKLOAD, "it stops later than it starts"
     rig.run(120, fan=0).run(60, LOAD, fan=33, watts=150, celsius=49, memory_temperature_celsius=104.0)
     assert rig.answer.cause is Cause.HOTSPOT, "this time the core was never warm"
+
+
+@pytest.mark.parametrize(
+    "fast",
+    [
+        {"fan": 100, "mode": FanMode.MANUAL, "seconds": 600},
+        {"fan": 100, "mode": FanMode.AUTO, "seconds": 30},
+    ],
+)
+def test_a_fan_that_was_pinned_or_tried_out_once_says_nothing_of_the_card(fast: dict[str, Any]) -> None:
+    seconds = fast.pop("seconds")
+    rig = Rig().run(60, fan=30, celsius=52).run(seconds, celsius=52, watts=15, **fast)
+    rig.run(24 * 3600, fan=30, celsius=52, watts=15, step=10.0)
+    rig.run(60, LOAD, fan=75, watts=200, celsius=52, hotspot_celsius=97.0)
+    assert rig.answer.cause is Cause.HOTSPOT
 
 
 def test_nothing_is_usual_yet_on_a_card_seen_for_a_minute() -> None:

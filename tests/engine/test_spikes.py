@@ -299,6 +299,17 @@ def test_a_lost_card_is_told_once() -> None:
     assert "no reading" in rig.answer.sentence
 
 
+def test_a_card_that_cannot_be_read_names_nobody() -> None:
+    """Neither lost nor missing: what its programs do now is not known."""
+    rig = loaded(Rig().run(60, fan=0), fan=50)
+    assert rig.answer.suspects
+    rig.now += 2
+    rig.feed()
+    assert (rig.answer.cause, rig.answer.suspects) == (Cause.UNKNOWN, ())
+    loaded(rig, fan=50).tick(state=GpuState.LOST)
+    assert (rig.answer.cause, rig.answer.suspects) == (Cause.UNKNOWN, ())
+
+
 def test_nothing_leaves_a_phase_but_by_the_table() -> None:
     assert {phase for phase, _ in TRANSITIONS} == set(Phase)
     assert {change for _, change in TRANSITIONS} == set(Change)

@@ -194,6 +194,9 @@ def test_where_a_fan_stops_is_known_from_its_driver_before_it_was_seen() -> None
     assert told.answer.outlook.quiet_in_seconds == pytest.approx(truth, rel=0.15)
     assert off.answer.outlook.quiet_in_seconds == untold.answer.outlook.quiet_in_seconds
     assert untold.answer.outlook.quiet_in_seconds != pytest.approx(truth, rel=0.3)
+    assert thermal(told).fan.told_stop_celsius == 36
+    work(told, mine, 4, 25, fan_control=replace(control, zero_rpm_enabled=False))
+    assert thermal(told).fan.told_stop_celsius is None, "switched off since"
 
 
 def test_quiet_is_not_told_as_now_for_long_while_the_fan_turns() -> None:

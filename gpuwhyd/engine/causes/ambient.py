@@ -6,6 +6,9 @@ from gpuwhyd.model import Cause, Evidence
 WORSE_PART = 0.2
 """Some 8 K on a card that warms by 40: more than a warm room makes, and what a sensor or a fit is wrong by many times over."""
 
+SURE = 0.9
+"""Measured: see "How sure" in docs/causes.md."""
+
 
 def ambient(facts: Facts) -> Finding | None:
     """It warms clearly more than it used to, and but for that the fan would rest."""
@@ -16,6 +19,6 @@ def ambient(facts: Facts) -> Finding | None:
         return None
     return Finding(
         cause=Cause.AMBIENT,
-        confidence=min(0.85, 0.4 + worse.loss_part),
+        confidence=SURE,
         evidence=(Evidence(quantity="cooling_loss_percent", value=100 * worse.loss_part, unit="%"),),
     )

@@ -1,7 +1,5 @@
 """A hot spot or memory that drives the fan while the core is cool."""
 
-from typing import Any
-
 import pytest
 
 from gpuwhyd.model import Cause, FanMode
@@ -145,17 +143,17 @@ def test_a_fan_that_is_still_up_for_a_core_that_was_warm_runs_for_the_core() -> 
 
 
 @pytest.mark.parametrize(
-    "fast",
-    [
-        {"fan": 100, "mode": FanMode.MANUAL, "seconds": 600},
-        {"fan": 100, "mode": FanMode.AUTO, "seconds": 30},
-    ],
+    ("mode", "fast_seconds", "hours_ago"), [(FanMode.MANUAL, 600, 0), (FanMode.AUTO, 30, 10)]
 )
-def test_a_fan_that_was_pinned_or_tried_out_once_says_nothing_of_the_card(fast: dict[str, Any]) -> None:
-    seconds = fast.pop("seconds")
-    rig = Rig().run(60, fan=30, celsius=52).run(seconds, celsius=52, watts=15, **fast)
-    rig.run(24 * 3600, fan=30, celsius=52, watts=15, step=10.0)
-    rig.run(60, LOAD, fan=75, watts=200, celsius=52, hotspot_celsius=97.0)
+def test_a_fan_that_was_pinned_or_tried_out_once_says_nothing_of_the_card(
+    mode: FanMode, fast_seconds: float, hours_ago: int
+) -> None:
+    rig = Rig().run(60, fan=30, celsius=52).run(fast_seconds, fan=100, mode=mode, celsius=52)
+    for _ in range(hours_ago * 360):
+        rig.tick(fan=30, celsius=52, step=10.0)
+    rig.run(60, LOAD, fan=30, watts=200, celsius=52).run(
+        60, LOAD, fan=75, watts=200, celsius=52, hotspot_celsius=97.0
+    )
     assert rig.answer.cause is Cause.HOTSPOT
 
 

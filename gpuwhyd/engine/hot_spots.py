@@ -223,10 +223,10 @@ class HotSpots:
         step = _fan_step(reading.temperature_celsius)
         if step in self._fastest or len(self._fastest) < MOST_FAN_STEPS:
             seconds, percent = self._fastest.get(step, (0.0, 0.0))
-            percent -= (
-                max(0.0, percent - reading.fan_percent) * dt / SLOWEST_SECONDS
+            sinks = (
+                (percent - reading.fan_percent) * dt / SLOWEST_SECONDS
             )  # a test of the fan is not for ever
-            self._fastest[step] = min(seconds + dt, FAN_SECONDS), max(percent, reading.fan_percent)
+            self._fastest[step] = min(seconds + dt, FAN_SECONDS), max(percent - sinks, reading.fan_percent)
 
     # -- over a restart -------------------------------------------------------------------------------------------
 

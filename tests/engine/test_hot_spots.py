@@ -148,12 +148,12 @@ def test_a_fan_that_is_still_up_for_a_core_that_was_warm_runs_for_the_core() -> 
 def test_a_fan_that_was_pinned_or_tried_out_once_says_nothing_of_the_card(
     mode: FanMode, fast_seconds: float, hours_ago: int
 ) -> None:
-    rig = Rig().run(60, fan=30, celsius=52).run(fast_seconds, fan=100, mode=mode, celsius=52)
+    cool = {"celsius": 52, "hotspot_celsius": 60.0}
+    rig = Rig().run(60, fan=30, **cool).run(fast_seconds, fan=100, mode=mode, **cool)
     for _ in range(hours_ago * 360):
-        rig.tick(fan=30, celsius=52, step=10.0)
-    rig.run(60, LOAD, fan=30, watts=200, celsius=52).run(
-        60, LOAD, fan=75, watts=200, celsius=52, hotspot_celsius=97.0
-    )
+        rig.tick(fan=30, step=10.0, **cool)
+    rig.run(60, LOAD, fan=30, watts=200, **cool)
+    rig.run(60, LOAD, fan=75, watts=200, celsius=52, hotspot_celsius=97.0)
     assert rig.answer.cause is Cause.HOTSPOT
 
 

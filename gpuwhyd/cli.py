@@ -4,7 +4,6 @@ import argparse
 import gc
 import logging
 import os
-import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -122,10 +121,13 @@ def _replay(file: Path, config: Path | None, *, as_json: bool) -> int:
     from gpuwhyd.config import load  # noqa: PLC0415 - as above
 
     gc.freeze()  # what was imported stays: looking through it again and again takes 5 % of the time
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends it quietly
     told = replay.as_json if as_json else replay.as_text
-    for seconds, event in replay.replay(file, load(config).engine):
-        print(told(seconds, event))
+    try:
+        for seconds, event in replay.replay(file, load(config).engine):
+            print(told(seconds, event))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
     return 0
 
 

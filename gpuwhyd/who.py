@@ -94,7 +94,7 @@ class Who:
         except LateError:
             if not self._nameless:
                 log.warning("reading /proc blocks; who uses the GPUs is not known until it returns")
-        except Exception:
+        except Exception:  # readings are worth having without names
             if not self._nameless:
                 log.exception("who uses the GPUs is not known: a fault of gpuwhyd, please report it")
         else:

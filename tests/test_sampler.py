@@ -744,3 +744,20 @@ def test_a_backend_without_a_card_is_looked_for_without_a_thread_and_starts_when
         await watch.close(1)
 
     run(look())
+
+
+def test_a_fault_while_a_card_is_looked_for_is_that_backends_own() -> None:
+    """It is met outside the worker first, where nobody would survive it for the other backends."""
+
+    def no_card() -> str:
+        raise ValueError("a fault of ours")
+
+    async def look() -> None:
+        watch = BackendWatch(Deferred("deferred", no_card=no_card, make=ScriptedBackend), lambda: 0.0)
+        assert watch.is_due()
+        assert await ask(watch) == ()
+        assert watch.health.state is BackendState.FAILING
+        assert "a fault of ours" in watch.health.message
+        await watch.close(1)
+
+    run(look())

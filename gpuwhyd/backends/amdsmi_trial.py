@@ -30,7 +30,7 @@ def load_wrapper(folder: str) -> Any:
     sys.dont_write_bytecode = True  # the folder is ROCm's
     try:
         spec.loader.exec_module(package)
-    except BaseException:
+    except BaseException:  # raised anew: however loading ends, half a wrapper must not stay behind
         forget_wrapper()
         raise
     finally:

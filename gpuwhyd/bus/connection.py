@@ -80,7 +80,7 @@ class BusConnection:
                         BUS_NAME, BUS_PATH, BUS_NAME, "Hello", timeout_seconds=timeout_seconds
                     )
                     connection.unique_name = str(name)
-                except BaseException:
+                except BaseException:  # raised anew: also a cancelled greeting must not leave its socket open
                     connection._transport.lose("the bus did not greet us")
                     raise
                 return connection

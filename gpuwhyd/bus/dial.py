@@ -20,7 +20,7 @@ async def dial(address: str) -> socket.socket:
             sock.close()
             detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             faults.append(f"{name.replace(chr(0), '@')}: {detail}")
-        except BaseException:
+        except BaseException:  # raised anew: also when cancelled, the socket is closed
             sock.close()
             raise
         else:

@@ -1,7 +1,6 @@
 """Drivers that are absent, too old, unloaded, replaced, hung, or lose a card: states, not ends."""
 
 import threading
-import time
 
 import pytest
 
@@ -9,6 +8,7 @@ from gpuwhyd.backends import nvml_library
 from gpuwhyd.backends.base import Probe
 from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.model import BackendState, GpuState
+from tests.backends.fake_programs import until
 from tests.backends.nvml_rig import ADDRESS, SECOND, NvmlRig, run_python
 from tests.fake_nvml.control import (
     DRIVER_NOT_LOADED,
@@ -306,10 +306,3 @@ def test_a_shutdown_that_fails_is_told_and_not_raised(rig, caplog):
     rig.read()
     rig.backend.close()
     assert rig.driver.cards[0].attached == 0, "the session that could not be given back keeps the card open"
-
-
-def until(condition, seconds=5.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)

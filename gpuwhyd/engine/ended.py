@@ -21,8 +21,8 @@ _UNNAMED = frozenset(
 """Causes that are not the suspects' doing, whatever little they did."""
 
 
-HOTTER = 1.005
-"""Under a load heat rises at every moment, at last by next to nothing: shares do not change by more than half a point in that."""
+HOTTER = 1.02
+"""Under a load heat rises at every moment, at last by next to nothing: shares do not change by more than two points in that."""
 
 
 @dataclass(slots=True)

@@ -216,9 +216,12 @@ class Engine:
 
     def _follow_missing(self, snapshot: Snapshot) -> list[Event]:
         present = {reading.gpu.id for reading in snapshot.readings}
+        absent = [card_id for card_id in self._cards if card_id not in present]
+        if not absent:
+            return []
         looked = {health.name for health in snapshot.backends if _has_looked(health)}
         events: list[Event] = []
-        for card_id in [card_id for card_id in self._cards if card_id not in present]:
+        for card_id in absent:
             card = self._cards[card_id]
             if snapshot.resumed or card.backend not in looked:
                 card.missing_since = None

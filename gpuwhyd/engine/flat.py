@@ -15,10 +15,13 @@ class Flat:
         """One sample; `None` ends it, and so does a value that makes the band wider than `allowed`."""
         if value is None:
             self.since = None
-        elif self.since is None or max(self.high, value) - min(self.low, value) > allowed:
+            return
+        low = value if value < self.low else self.low
+        high = value if value > self.high else self.high
+        if self.since is None or high - low > allowed:
             self.since, self.low, self.high = now, value, value
         else:
-            self.low, self.high = min(self.low, value), max(self.high, value)
+            self.low, self.high = low, high
 
     def seconds(self, now: float) -> float:
         """How long; 0 while there is no value."""

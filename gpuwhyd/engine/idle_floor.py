@@ -16,6 +16,8 @@ IDLE_PERFORMANCE_STATE = 8
 FIRST_GUESS_PART = 0.15
 TYPICAL_LIMIT_WATTS = 250.0
 """For cards that tell no limit; recorded desktop cards have 120 to 320 W."""
+SIGNIFICANT_PART = 0.06
+LEAST_SIGNIFICANT_WATTS = 5.0
 IDLE_PERIOD_SECONDS = 20.0
 SMOOTHING_SECONDS = 5.0
 RAISE_SECONDS = 600.0
@@ -28,6 +30,8 @@ class IdleFloor:
     lowest_idle_watts: float | None = None
     """The least that it was ever learned to be. Clocks that get stuck raise what is learned, and not this."""
     smoothed_watts: float | None = None
+    significant_watts: float = LEAST_SIGNIFICANT_WATTS
+    """Less excess than this is noise: 6 % of the power limit, at least 5 W. Kept, because it is asked for many times a tick."""
     _lowest_watts: float | None = None
     _highest_watts: float | None = None
     _limit_watts: float | None = None
@@ -49,11 +53,6 @@ class IdleFloor:
     def scale_watts(self) -> float:
         """What this card draws at full load: its limit, else a typical one or what it was seen to draw."""
         return self._limit_watts or max(TYPICAL_LIMIT_WATTS, self._highest_watts or 0.0)
-
-    @property
-    def significant_watts(self) -> float:
-        """Less excess than this is noise: 6 % of the power limit, at least 5 W."""
-        return max(5.0, 0.06 * (self._limit_watts or self._highest_watts or 0.0))
 
     @property
     def is_at_floor(self) -> bool:
@@ -97,10 +96,16 @@ class IdleFloor:
             self._looks_idle = busiest <= IDLE_UTILIZATION_PERCENT
         else:
             self._looks_idle = False
-        if watts is None:
-            return
-        self._lowest_watts = watts if self._lowest_watts is None else min(self._lowest_watts, watts)
-        self._highest_watts = watts if self._highest_watts is None else max(self._highest_watts, watts)
+        if watts is not None:
+            self._observe(now, dt, watts)
+        full_watts = self._limit_watts or self._highest_watts or 0.0
+        self.significant_watts = max(LEAST_SIGNIFICANT_WATTS, SIGNIFICANT_PART * full_watts)
+
+    def _observe(self, now: float, dt: float | None, watts: float) -> None:
+        if self._lowest_watts is None or watts < self._lowest_watts:
+            self._lowest_watts = watts
+        if self._highest_watts is None or watts > self._highest_watts:
+            self._highest_watts = watts
         if self.smoothed_watts is None or dt is None:
             self.smoothed_watts = watts
         else:

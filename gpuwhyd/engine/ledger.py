@@ -94,10 +94,8 @@ class Ledger:
         return min(1.0, account.heat_watts / total) if total > FORGET_WATTS else 0.0
 
     def ranked(self) -> list[Account]:
-        """The programs, most heat first."""
-        warm = [(-account.heat_watts, key, account) for key, account in self.accounts.items()]
-        warm.sort()  # keys differ, so that accounts are never compared
-        return [account for _, _, account in warm]
+        """The programs, most heat first; of two with the same heat, the one that was met first."""
+        return sorted(self.accounts.values(), key=_heat_watts, reverse=True)
 
     def book(
         self,
@@ -117,10 +115,11 @@ class Ledger:
         elif self._all_known is not None:
             known, unknown = self._meet(self._bridged(now, uses, self._all_known))
         explained = self._explained(dt, sum(known.values()), utilization_percent)
-        split, guessed, rest = _split(excess_watts, known, unknown if processes_known else {}, explained)
+        split = _Split.of(excess_watts, known, unknown if processes_known else {}, explained)
+        per_percent, per_byte, rest = split.watts_per_percent, split.watts_per_byte, split.rest_watts
         step = _Step.of(dt)
         fast_stays, fast_added, slow_stays, slow_added = step
-        step.advance(self.guessed, guessed)
+        step.advance(self.guessed, split.guessed_watts)
         step.advance(self.unattributed, rest)
         worked_watts = min(significant_watts, 5.0)
         if rest >= worked_watts:
@@ -128,7 +127,9 @@ class Ledger:
         total = self.unattributed.heat_watts
         cold = []
         for key, account in self.accounts.items():
-            watts = split.get(key, 0.0)
+            watts = known.get(key, 0.0) * per_percent
+            if per_byte:
+                watts += unknown.get(key, 0.0) * per_byte
             if watts or account.heat_watts >= FORGET_WATTS:
                 if watts >= worked_watts:
                     account.last_worked, account.stopped_at = now, None
@@ -286,6 +287,9 @@ class Ledger:
                 account.pids.clear()  # met anew from the uses
 
 
+_heat_watts = operator.attrgetter("heat_watts")
+
+
 def are_the_same(one: Sequence[object], other: Sequence[object]) -> bool:
     """The very same objects in the same order: what was made of the ones is true of the others."""
     return len(one) == len(other) and all(map(operator.is_, one, other))
@@ -302,22 +306,26 @@ def engine_weight(use: GpuProcess) -> float | None:
     return (engine or 0.0) + 0.3 * ((encoder or 0.0) + (decoder or 0.0))
 
 
-def _split(
-    excess: float, known: Mapping[str, float], unknown: Mapping[str, float], explained: float
-) -> tuple[dict[str, float], float, float]:
-    """Excess power -> watts by program key, how many of them by a proxy, and what stays unattributed."""
-    visible = sum(known.values())
-    split = (
-        {key: excess * explained * engine / visible for key, engine in known.items()} if visible > 0 else {}
-    )
-    rest, guessed = excess * (1 - explained), 0.0
-    if unknown and rest > 0:
-        # who holds memory is the best proxy where nobody tells engine times
-        memory = sum(unknown.values())
-        for key, held in unknown.items():
-            split[key] = split.get(key, 0.0) + rest * held / memory
-        guessed, rest = rest, 0.0
-    return split, guessed, rest
+class _Split(NamedTuple):
+    """Excess power, split: what each program gets for a percent of engine time, or for a byte by a proxy."""
+
+    watts_per_percent: float
+    watts_per_byte: float
+    guessed_watts: float
+    """How much of it all by a proxy."""
+    rest_watts: float
+    """What stays unattributed."""
+
+    @classmethod
+    def of(
+        cls, excess: float, known: Mapping[str, float], unknown: Mapping[str, float], explained: float
+    ) -> "_Split":
+        visible, rest = sum(known.values()), excess * (1 - explained)
+        per_percent = excess * explained / visible if visible > 0 else 0.0
+        if unknown and rest > 0:
+            # who holds memory is the best proxy where nobody tells engine times
+            return cls(per_percent, rest / sum(unknown.values()), rest, 0.0)
+        return cls(per_percent, 0.0, 0.0, rest)
 
 
 class _Step(NamedTuple):

@@ -41,7 +41,8 @@ def leaders(ledger: Ledger, most: int = MOST_SUSPECTS) -> list[Leader]:
     for account in ranked[:most]:
         if account.heat_watts < least_watts:
             break
-        share = int(min(1.0, account.heat_watts / total_watts) * 10_000) / 10_000
+        part = account.heat_watts / total_watts
+        share = int(part * 10_000) / 10_000 if part < 1 else 1.0
         if account.program is not None and share > 0:
             found.append(Leader(account, account.program, share))
     return found

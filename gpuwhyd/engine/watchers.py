@@ -165,20 +165,22 @@ class Watchers:
 
 
 def _sorted(uses: Sequence[GpuUse]) -> _Sorted:
-    watching: list[ProcessIdentity] = []
-    others: list[GpuProcess] = []
-    for use in uses:
-        holds_only = use.use.kind == HOLDER and not engine_weight(use.use)
-        if holds_only or use.process.name[:COMM_LENGTH] in _NAMES:
-            watching.append(use.process)
-        else:
-            others.append(use.use)
+    watching = [use for use in uses if use.use.kind == HOLDER or use.process.name[:COMM_LENGTH] in _NAMES]
+    others = uses
+    if watching:
+        watching = [use for use in watching if _only_watches(use)]
+        others = [use for use in uses if not _only_watches(use)]
     return _Sorted(
         uses=uses,
-        watching=tuple(watching),
-        others_compute=any(other.kind != "graphics" for other in others),
-        worked_on=any(engine_weight(other) for other in others),
+        watching=tuple([use.process for use in watching]),
+        others_compute=any(other.use.kind != "graphics" for other in others),
+        worked_on=any(engine_weight(other.use) for other in others),
     )
+
+
+def _only_watches(use: GpuUse) -> bool:
+    holds_only = use.use.kind == HOLDER and not engine_weight(use.use)
+    return holds_only or use.process.name[:COMM_LENGTH] in _NAMES
 
 
 def _since(since: float | None, now: float) -> float:

@@ -104,14 +104,15 @@ class Card:
         `cooler`: what else heats the cooler, where the fan is one of the machine's. `neighbours`: all that heats in this
         machine, of which the card may be one. `is_new`: it has come while the engine ran.
         """
+        known = self.known
         now = snapshot.boottime_seconds
         first = self._last_at is None
         dt = FIRST_STEP_SECONDS if self._last_at is None else max(0.0, now - self._last_at)
         broken = first or snapshot.resumed or dt > GAP_SECONDS
-        self.known.driver_events.feed(
+        known.driver_events.feed(
             now, reading.state, resumed=snapshot.resumed, missing_since=self.missing_since, is_new=is_new
         )
-        self.known.gpu, self.backend, self.state, self.missing_since = (
+        known.gpu, self.backend, self.state, self.missing_since = (
             reading.gpu,
             reading.backend,
             reading.state,
@@ -120,46 +121,46 @@ class Card:
         before, self._last_at = self._last_at, now
         self._seen_last_at = now
         if self._just_restored and reading.processes is not None:
-            self.known.heat.ledger.resume(now, uses)
+            known.heat.ledger.resume(now, uses)
             self._just_restored = False
         if broken:
             if snapshot.resumed:
-                self.known.level.unseen()
+                known.level.unseen()
             else:
-                self.known.level.interrupted()
-            self.known.rules.interrupted()
-            self.known.heat.interrupted()
-            self.known.interrupted()
-        self.known.cooler, alone = cooler, reading
+                known.level.interrupted()
+            known.rules.interrupted()
+            known.heat.interrupted()
+            known.interrupted()
+        known.cooler, alone = cooler, reading
         if cooler is not None and cools_the_machine(reading):
             reading = shared_reading(reading, cooler)
-            self.known.heat.feed_booked(now, dt, reading, shared_ledger(cooler), broken=broken)
+            known.heat.feed_booked(now, dt, reading, shared_ledger(cooler), broken=broken)
         elif reading.state is GpuState.AWAKE:
-            self.known.heat.feed(now, dt, reading, uses, exits, broken=broken, slept=snapshot.resumed)
+            known.heat.feed(now, dt, reading, uses, exits, broken=broken, slept=snapshot.resumed)
         else:
-            self.known.heat.feed_nothing(now, dt, exits)
-            self.known.rules.interrupted()
-        self.known.look(now, reading, uses, neighbours)
+            known.heat.feed_nothing(now, dt, exits)
+            known.rules.interrupted()
+        known.look(now, reading, uses, neighbours)
         change, spike = self._follow_fan(snapshot, reading, settings, before=before)
         gap = broken and not (first or snapshot.resumed) and dt <= BRIDGED_SECONDS
         follow_cooler(self.known, snapshot, dt, reading, settings.spike, broken=broken and not gap, gap=gap)
-        self.known.judge(now, reading)
-        unsteady = self.known.watch.spike is not None and self.known.level.flat_seconds(now) < MOVING_SECONDS
-        self.fan_is_moving = reading.state is GpuState.AWAKE and (unsteady or self.known.level.may_be_rising)
+        known.judge(now, reading)
+        unsteady = known.watch.spike is not None and known.level.flat_seconds(now) < MOVING_SECONDS
+        self.fan_is_moving = reading.state is GpuState.AWAKE and (unsteady or known.level.may_be_rising)
         if change is Change.ROSE and spike is not None:
-            self.known.heat_at_onset_watts = self.known.cooled_watts
-            self.known.worked_in_spike = False
-        self.known.worked_in_spike |= self.known.heat.is_working
-        self._moment = moment = Moment(self.known, snapshot, reading)
-        if self.known.is_loud(now):
+            known.heat_at_onset_watts = known.cooled_watts
+            known.worked_in_spike = False
+        known.worked_in_spike |= known.heat.is_working
+        self._moment = moment = Moment(known, snapshot, reading)
+        if known.is_loud(now):
             started = change is Change.ROSE and spike is not None
-            hottest, heat_watts = self.known.hottest, self.known.cooled_watts
+            hottest, heat_watts = known.hottest, known.cooled_watts
             if hottest.is_now(moment.told_by[0], heat_watts, started=started):
                 hottest.answer, hottest.heat_watts = moment.answer, heat_watts
         kind = self._kind(now, change, spike, moment)
         awake = reading.state is GpuState.AWAKE
         firings = self._weigh_rules(now, alone, settings) if awake else ()
-        return Outcome(spike_kind=kind, spike=spike or self.known.watch.spike, firings=tuple(firings))
+        return Outcome(spike_kind=kind, spike=spike or known.watch.spike, firings=tuple(firings))
 
     def _weigh_rules(self, now: float, reading: GpuReading, settings: EngineSettings) -> list[Firing]:
         loss = self.known.thermal.history.loss_part
@@ -201,46 +202,46 @@ class Card:
         self, snapshot: Snapshot, reading: GpuReading, settings: EngineSettings, *, before: float | None
     ) -> tuple[Change | None, Spike | None]:
         """The change of the fan's phase since `before`. No fan, or no word of it: no change."""
+        known = self.known
         now = snapshot.boottime_seconds
         mid_load = before is None and self._is_mid_load(reading)
         if reading.state is GpuState.ASLEEP and not reading.fans:
-            self.known.level.asleep(now)
+            known.level.asleep(now)
         elif reading.state is GpuState.UNKNOWN and not reading.fans:
-            self.known.level.unseen()
+            known.level.unseen()
             return None, None
         elif reading.state is GpuState.LOST:
-            self.known.level.interrupted()
+            known.level.interrupted()
             return None, None
         elif has_no_fan(reading) or (reading.fan_percent is None and reading.fan_rpm is None):
             return None, None
         else:
-            self.known.level.feed(
+            known.level.feed(
                 now,
                 reading.fan_percent,
                 reading.fan_rpm,
                 reading.fan_rpm_max,
-                idle=self.known.heat.floor.is_at_floor,
-                in_spike=self.known.watch.fan_is_up or mid_load,
+                idle=known.heat.floor.is_at_floor,
+                in_spike=known.watch.fan_is_up or mid_load,
                 settings=settings.spike,
             )
         if snapshot.resumed and before is not None:
-            self.known.level.slept_since(before)
-        change, spike = self.known.watch.feed(
-            snapshot, reading, self.known.level, settings.spike, mid_load=mid_load
-        )
+            known.level.slept_since(before)
+        change, spike = known.watch.feed(snapshot, reading, known.level, settings.spike, mid_load=mid_load)
         return change, self._remembered(spike)
 
     def _is_mid_load(self, reading: GpuReading) -> bool:
         """People install this because the fan is loud now: excess power and a turning fan at the first sample."""
+        known = self.known
         if (
-            self.known.level.rest_is_known
-            or self.known.watch.fan_is_up
+            known.level.rest_is_known
+            or known.watch.fan_is_up
             or reading.fan_mode in {FanMode.MANUAL, FanMode.NONE}
         ):
             return False
         turning = (reading.fan_percent or 0.0) > 0 or (reading.fan_rpm or 0.0) >= STANDSTILL_RPM
         busy = reading.utilization_percent is None or reading.utilization_percent > BUSY_UTILIZATION_PERCENT
-        return turning and busy and self.known.heat.is_working
+        return turning and busy and known.heat.is_working
 
     def told_at_the_end(self, spike: Spike) -> Explanation | None:
         """What a spike that has just ended is told with."""

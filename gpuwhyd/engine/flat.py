@@ -16,8 +16,8 @@ class Flat:
         if value is None:
             self.since = None
             return
-        low = value if value < self.low else self.low
-        high = value if value > self.high else self.high
+        low = min(self.low, value)
+        high = max(self.high, value)
         if self.since is None or high - low > allowed:
             self.since, self.low, self.high = now, value, value
         else:

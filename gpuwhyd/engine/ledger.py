@@ -116,7 +116,12 @@ class Ledger:
             known, unknown = self._meet(self._bridged(now, uses, self._all_known))
         explained = self._explained(dt, sum(known.values()), utilization_percent)
         split = _Split.of(excess_watts, known, unknown if processes_known else {}, explained)
-        per_percent, per_byte, rest = split.watts_per_percent, split.watts_per_byte, split.rest_watts
+        timed, engines, per_byte, rest = (
+            split.timed_watts,
+            split.engine_percent,
+            split.watts_per_byte,
+            split.rest_watts,
+        )
         step = _Step.of(dt)
         fast_stays, fast_added, slow_stays, slow_added = step
         step.advance(self.guessed, split.guessed_watts)
@@ -127,10 +132,11 @@ class Ledger:
         total = self.unattributed.heat_watts
         cold = []
         for key, account in self.accounts.items():
-            watts = known.get(key, 0.0) * per_percent
+            watts = timed * (known.get(key, 0.0) / engines)
             if per_byte:
                 watts += unknown.get(key, 0.0) * per_byte
-            if watts or account.heat_watts >= FORGET_WATTS:
+            heat = account.heat_watts
+            if watts or heat >= FORGET_WATTS:
                 if watts >= worked_watts:
                     account.last_worked, account.stopped_at = now, None
                 # as `advance` does it: without a call for each of many programs
@@ -138,9 +144,9 @@ class Ledger:
                 account.slow_watts = slow = account.slow_watts * slow_stays + watts * slow_added
                 account.heat_watts = heat = FAST_PART * fast + (1 - FAST_PART) * slow
                 total += heat
-            elif account.heat_watts:  # most programs hold a card's memory and seldom work
+            elif heat:  # most programs hold a card's memory and seldom work
                 account.set_heat(0.0, 0.0)
-            if account.heat_watts < FORGET_WATTS and (account.engine_percent is None or not account.alive):
+            if heat < FORGET_WATTS and (account.engine_percent is None or not account.alive):
                 cold.append(key)
         if cold:
             self._met = None
@@ -166,8 +172,6 @@ class Ledger:
         if self._met is not None and are_the_same(uses, self._met[0]):
             return self._met[1:]
         accounts = self.accounts
-        for earlier in accounts.values():
-            earlier.memory_used_bytes = earlier.engine_percent = None
         known: dict[str, float] = {}
         unknown: dict[str, float] = {}
         busiest: dict[str, float] = {}
@@ -179,18 +183,24 @@ class Ledger:
             account = accounts.get(key)
             if account is None:
                 account = accounts[key] = Account(program=process.program)
-            account.alive = True
+            if (most := busiest.get(key)) is None:
+                account.alive, account.engine_percent, account.memory_used_bytes = True, engine, memory
+            else:  # one more process of a program
+                if memory is not None:
+                    account.memory_used_bytes = memory + (account.memory_used_bytes or 0)
+                if engine is not None:
+                    account.engine_percent = engine + (account.engine_percent or 0.0)
             account.pids.add(process.pid)
-            if memory is not None:
-                account.memory_used_bytes = memory + (account.memory_used_bytes or 0)
             if engine is None:
                 unknown[key] = unknown.get(key, 0.0) + float(memory or 1)
                 engine = 0.0
             else:
-                known[key] = account.engine_percent = known.get(key, 0.0) + engine
-            if engine >= busiest.get(key, -1.0):
-                busiest[key] = engine
-                account.process_name = process.name
+                known[key] = account.engine_percent or 0.0
+            if most is None or engine >= most:
+                busiest[key], account.process_name = engine, process.name
+        if len(busiest) < len(accounts):
+            for gone in accounts.keys() - busiest.keys():
+                accounts[gone].memory_used_bytes = accounts[gone].engine_percent = None
         self._met = uses, known, unknown
         return known, unknown
 
@@ -307,25 +317,28 @@ def engine_weight(use: GpuProcess) -> float | None:
 
 
 class _Split(NamedTuple):
-    """Excess power, split: what each program gets for a percent of engine time, or for a byte by a proxy."""
+    """Excess power, split: by engine time, by a proxy, and what stays unattributed."""
 
-    watts_per_percent: float
+    timed_watts: float
+    """For all programs whose engine time is known; each has its part of `engine_percent`."""
+    engine_percent: float
+    """Of all of them together; not 0."""
     watts_per_byte: float
+    """For each byte that programs hold whose engine time is unknown."""
     guessed_watts: float
-    """How much of it all by a proxy."""
+    """For all of those."""
     rest_watts: float
-    """What stays unattributed."""
 
     @classmethod
     def of(
         cls, excess: float, known: Mapping[str, float], unknown: Mapping[str, float], explained: float
     ) -> "_Split":
         visible, rest = sum(known.values()), excess * (1 - explained)
-        per_percent = excess * explained / visible if visible > 0 else 0.0
+        timed, engines = (excess * explained, visible) if visible > 0 else (0.0, 1.0)
         if unknown and rest > 0:
             # who holds memory is the best proxy where nobody tells engine times
-            return cls(per_percent, rest / sum(unknown.values()), rest, 0.0)
-        return cls(per_percent, 0.0, 0.0, rest)
+            return cls(timed, engines, rest / sum(unknown.values()), rest, 0.0)
+        return cls(timed, engines, 0.0, 0.0, rest)
 
 
 class _Step(NamedTuple):

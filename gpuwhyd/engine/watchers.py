@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gpuwhyd.engine.heat import Heat
 from gpuwhyd.engine.idle_floor import IDLE_UTILIZATION_PERCENT
 from gpuwhyd.engine.ledger import HOLDER, are_the_same, engine_weight
-from gpuwhyd.model import GpuProcess, GpuReading, GpuState, GpuUse, ProcessIdentity
+from gpuwhyd.model import GpuReading, GpuState, GpuUse, ProcessIdentity
 
 KEPT_AWAKE_SECONDS = 120.0
 """Cards suspend 5 to 15 s after the last program has let go of them, and gpuwhyd lets an idle one go after 60 s."""

@@ -4,6 +4,7 @@ import json
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from gpuwhyd.errors import RecordingError
@@ -66,7 +67,8 @@ class _Reader:
         self._last_seconds = float("-inf")
         self._gpus: dict[str, GpuIdentity] = {}
         self._processes: dict[int, ProcessIdentity] = {}
-        self._used: dict[str, dict[int, GpuUse]] = {}
+        self._used: dict[str, list[GpuUse]] = {}
+        """By GPU, as of the last line in which it has processes; of none since processes came or went."""
         self._told: list[object] | None = None
         """The GPU and the processes of each reading in the line before, and what was made of them; `None` when processes
         have come or gone since."""
@@ -79,10 +81,19 @@ class _Reader:
             fans=_as_before(many(decoder(FanReading))),
         )
 
+        read: dict[str, tuple[object, GpuReading]] = {}
+        """By GPU: what was said of it last, and what was made of that. An idle card's readings repeat."""
+
         def reading(item: Any) -> GpuReading:
-            if type(item) is dict and "backend" not in item:
-                item = {**item, "backend": "recording"}
-            return decode_reading(item)
+            if type(item) is not dict:
+                return decode_reading(item)
+            gpu = item.get("gpu")
+            before = read.get(gpu) if type(gpu) is str else None
+            if before is not None and before[0] == item:
+                return before[1]
+            found = decode_reading(item if "backend" in item else {**item, "backend": "recording"})
+            read[found.gpu.id] = item, found
+            return found
 
         # in the order in which a line may use what it introduces
         self._parts = {
@@ -160,22 +171,28 @@ class _Reader:
         told: list[object] = [part for reading in line.readings for part in (reading.gpu, reading.processes)]
         if self._told is not None and _are_the_same(told, self._told):
             return self._uses_before
-        known, uses = self._processes, []
+        if self._told is None:
+            self._used.clear()
+        uses: list[GpuUse] = []
         for reading in line.readings:
-            if not reading.processes:
-                continue
-            used = self._used.setdefault(gpu_id := reading.gpu.id, {})
-            if len(used) >= KEPT_PROCESSES:
-                used.clear()
-            for use in reading.processes:
-                same, process = used.get(use.pid), known.get(use.pid)
-                if process is None:
-                    continue
-                if same is None or same.use is not use or same.process is not process:
-                    same = used[use.pid] = GpuUse(gpu_id=gpu_id, process=process, use=use)
-                uses.append(same)
+            if reading.processes:
+                before = self._used.get(reading.gpu.id, ())
+                self._used[reading.gpu.id] = found = self._uses_of(reading.gpu.id, reading.processes, before)
+                uses += found
         self._told, self._uses_before = told, tuple(uses)
         return self._uses_before
+
+    def _uses_of(
+        self, gpu_id: str, processes: Sequence[GpuProcess], before: Sequence[GpuUse]
+    ) -> list[GpuUse]:
+        """`before`: those in an earlier line, since which no process came or went; most are at the same place again."""
+        known, uses = self._processes, []
+        for use, then in zip_longest(processes, before[: len(processes)]):
+            if then is not None and then.use is use:
+                uses.append(then)
+            elif (process := known.get(use.pid)) is not None:
+                uses.append(GpuUse(gpu_id=gpu_id, process=process, use=use))
+        return uses
 
     def _host_uses(self, line: _Line) -> tuple[HostUse, ...]:
         used = line.host.processes or () if line.host is not None else ()

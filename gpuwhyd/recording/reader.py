@@ -67,6 +67,8 @@ class _Reader:
         self._last_seconds = float("-inf")
         self._gpus: dict[str, GpuIdentity] = {}
         self._processes: dict[int, ProcessIdentity] = {}
+        self._read: dict[str, tuple[object, GpuReading]] = {}
+        """By GPU: what was said of it last, and what was made of that. An idle card's readings repeat."""
         self._used: dict[str, list[GpuUse]] = {}
         """By GPU, as of the last line in which it has processes; of none since processes came or went."""
         self._told: list[object] | None = None
@@ -81,18 +83,15 @@ class _Reader:
             fans=_as_before(many(decoder(FanReading))),
         )
 
-        read: dict[str, tuple[object, GpuReading]] = {}
-        """By GPU: what was said of it last, and what was made of that. An idle card's readings repeat."""
-
         def reading(item: Any) -> GpuReading:
             if type(item) is not dict:
                 return decode_reading(item)
             gpu = item.get("gpu")
-            before = read.get(gpu) if type(gpu) is str else None
+            before = self._read.get(gpu) if type(gpu) is str else None
             if before is not None and before[0] == item:
                 return before[1]
             found = decode_reading(item if "backend" in item else {**item, "backend": "recording"})
-            read[found.gpu.id] = item, found
+            self._read[found.gpu.id] = item, found
             return found
 
         # in the order in which a line may use what it introduces
@@ -147,6 +146,7 @@ class _Reader:
         def introduce(item: Any) -> GpuIdentity:
             gpu: GpuIdentity = decode(item)
             self._gpus[gpu.id] = gpu
+            self._read.pop(gpu.id, None)
             return gpu
 
         return introduce

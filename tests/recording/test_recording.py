@@ -100,6 +100,16 @@ def test_who_uses_a_card_is_read_anew_when_cards_or_processes_change() -> None:
     ]
 
 
+def test_a_card_that_is_introduced_anew_is_another_one_though_it_says_the_same() -> None:
+    gpu = {"id": "one", "name": "GeForce", "vendor": "nvidia"}
+    readings = [{"gpu": "one", "power_watts": 12.5}]
+    first = {"boottime_seconds": 1.0, "gpus": [gpu], "readings": readings}
+    again = {"boottime_seconds": 2.0, "readings": readings}
+    other = {"boottime_seconds": 3.0, "gpus": [gpu | {"name": "Quadro"}], "readings": readings}
+    names = [snapshot.readings[0].gpu.name for snapshot in read(first, again, other)]
+    assert names == ["GeForce", "GeForce", "Quadro"]
+
+
 def test_an_anonymous_recording_names_nobody_and_leads_to_the_same_cause() -> None:
     text = "".join(lines(FULL, AFTER, anonymous=True)).lower()
     assert not [secret for secret in SECRETS if secret in text]

@@ -1,6 +1,8 @@
 """Cards that are removed, come back, or give way to another one: told once, nothing left open, nothing grows."""
 
+import gc
 from dataclasses import replace
+from types import FrameType
 
 import pytest
 
@@ -165,6 +167,19 @@ def test_cards_at_ever_other_addresses_do_not_fill_the_memory() -> None:
     assert len(rig.engine._dormant) == len(rig.engine._removed) == MOST_REMEMBERED_CARDS
     assert len(rig.of(EventKind.GPU_REMOVED)) == 3 * MOST_REMEMBERED_CARDS
     assert list(rig.engine.saved()["cards"])[-1] == rig.gpu.id  # type: ignore[call-overload]
+
+
+def test_a_card_that_has_gone_keeps_no_snapshot() -> None:
+    """Up to 32 of them are remembered, and a snapshot holds all that was read in a tick, of every card."""
+    rig = without_the_card(Rig().run(10), REMOVED_SECONDS, NO_CARD)
+    snapshots = []
+    while told(rig) == ["gpu-added"]:
+        without_the_card(rig, rig.step, NO_CARD)
+        assert rig.report is not None
+        snapshots.append(rig.report.snapshot)
+    without_the_card(rig, rig.step, NO_CARD)
+    last = snapshots.pop()
+    assert not [type(holder) for holder in gc.get_referrers(last) if type(holder) is not FrameType]
 
 
 def test_labels_follow_the_cards_that_are_there() -> None:

@@ -284,13 +284,18 @@ class NvmlBackend:
         try:
             if slot.card.handle is None:
                 slot.card.attach(now)
-            reading = slot.card.read(now=now, wall_usec=self._wall_usec(), own_pid=self._own_pid)
+            reading = slot.card.read(
+                now=now,
+                wall_usec=self._wall_usec(),
+                own_pid=self._own_pid,
+                can_suspend=slot.can_suspend.at(now),
+            )
         except CardLostError as error:
             return self._in_trouble(slot, GpuState.LOST, str(error), now)
         except CardRefusedError as error:
             return self._in_trouble(slot, GpuState.UNKNOWN, str(error), now)
         slot.complaint = ""
-        return replace(reading, can_suspend=slot.can_suspend.at(now))
+        return reading
 
     def _in_trouble(self, slot: _Slot, state: GpuState, what: str, now: float) -> GpuReading:
         if what != slot.complaint:

@@ -2,6 +2,7 @@
 
 import ctypes
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +139,10 @@ class NvmlCard:
             complaint = "NVML answers nothing but errors; see `nvidia-smi` and `dmesg | grep -i nvrm`"
         return CardRead(reading, self._questions.refusals, self._questions.now, complaint)
 
-    def read(self, *, now: float, wall_usec: int, own_pid: int) -> GpuReading:
+    def read(self, *, now: float, wall_usec: int, own_pid: int, can_suspend: bool) -> GpuReading:
         """To be called while attached. A card that answers nothing but errors is state `unknown`.
+
+        `can_suspend` is passed on: it is the kernel's word, not NVML's.
 
         Raises CardLostError and SessionLostError.
         """
@@ -185,11 +188,14 @@ class NvmlCard:
             memory_clock_max_mhz=self._memory_clock_max_mhz,
             performance_state=pstate if pstate in _PSTATES else None,
             throttle_reasons=self._throttle_reasons(gauges),
+            can_suspend=can_suspend,
             processes=self._processes.read(
                 self._library, handle, questions, own_pid=own_pid, wall_usec=wall_usec
             ),
         )
-        return self.unread(GpuState.UNKNOWN) if questions.all_failed else reading
+        if questions.all_failed:
+            return replace(self.unread(GpuState.UNKNOWN), can_suspend=can_suspend)
+        return reading
 
     def _field_values(self) -> dict[int, float]:
         """The fields that the card has; each entry has its own return code, the call itself succeeds."""

@@ -267,9 +267,10 @@ class NvmlBackend:
     def _read_held(
         self, library: NvmlLibrary, asleep: frozenset[str], held: tuple[str, ...], now: float
     ) -> BackendReadings:
-        readings = {address: self._unread(asleep, address) for address in self._slots}
-        for address in held:
-            readings[address] = self._read_card(self._slots[address], now)
+        readings = {
+            address: self._read_card(slot, now) if address in held else self._unread(asleep, address)
+            for address, slot in self._slots.items()
+        }
         if all(readings[address].state is GpuState.UNKNOWN for address in held):
             complaints = [slot.complaint for slot in self._slots.values() if slot.complaint]
             what = complaints[0] if complaints else "NVML answers nothing but errors"

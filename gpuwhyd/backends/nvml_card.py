@@ -3,6 +3,7 @@
 import ctypes
 import struct
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ _ALL_BITS = 0xFFFF_FFFF
 """How a register reads that nobody answers for; no card has every reason at once."""
 
 
+@lru_cache(maxsize=64)
 def throttle_names(bits: int) -> tuple[str, ...]:
     """Generic names of why clocks are held down; a bit newer than this table is `bit-N`."""
     return tuple(

@@ -2,6 +2,8 @@
 
 import ctypes
 import struct
+from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +40,26 @@ _Mention = tuple[str, str, _Entry]
 class _Use:
     """One process on one card. Kept while its entries stay the same: most processes hold memory and do little."""
 
+    __slots__ = ("_memory_bytes", "_pid", "busy", "kind", "mentions", "process")
+
     def __init__(self, pid: int, mentions: tuple[_Mention, ...]) -> None:
         self.mentions = mentions
         self.kind = _kind(mentions)
         self._pid = pid
         self._memory_bytes = _memory_bytes(mentions)
-        self._busy: Busy | None = _IDLE
-        self._process = _process(pid, self.kind, self._memory_bytes, _IDLE)
+        self.busy: Busy | None = _IDLE
+        self.process = _process(pid, self.kind, self._memory_bytes, _IDLE)
+        """As it was `busy` last."""
 
-    def process(self, busy: Busy | None) -> GpuProcess:
+    def worked(self, busy: Busy | None) -> GpuProcess:
         """`busy` None: the card does not sample processes."""
-        if busy is not self._busy and busy != self._busy:
-            self._busy = busy
-            self._process = _process(self._pid, self.kind, self._memory_bytes, busy)
-        return self._process
+        if busy != self.busy:
+            self.process = _process(self._pid, self.kind, self._memory_bytes, busy)
+        self.busy = busy
+        return self.process
+
+
+_kind_of = attrgetter("kind")
 
 
 class ProcessReader:
@@ -79,23 +87,34 @@ class ProcessReader:
             self._uses = {}
             return None
         mentions.pop(own_pid, None)
-        before, self._uses = self._uses, {}
-        uses, known = self._uses, {pid: use.kind for pid, use in before.items()}
+        before, uses = self._uses, {}
         for pid, said in mentions.items():
-            earlier = before.get(pid)
-            use = earlier if earlier is not None and earlier.mentions == said else _Use(pid, said)
-            uses[pid], known[pid] = use, use.kind
-        servers = self._mps.among(known)
-        name = "nvmlDeviceGetProcessUtilization"
-        samples = questions.ask(name, self._samples, library, handle, wall_usec)
+            use = before.get(pid)
+            uses[pid] = use if use is not None and use.mentions == said else _Use(pid, said)
+        self._uses = uses
+        recent = uses if uses.keys() == before.keys() else before | uses
+        samples = questions.ask("nvmlDeviceGetProcessUtilization", self._samples, library, handle, wall_usec)
+        work = self._work(recent, samples, wall_usec)
+        processes = {
+            pid: use.process if (busy := work.get(pid, _IDLE)) is use.busy else use.worked(busy)
+            for pid, use in uses.items()
+        }
+        if recent is not uses and samples is not None:
+            for pid in work.keys() & before.keys() - uses.keys():  # those that have ended since the last list
+                processes[pid] = _process(pid, before[pid].kind, None, work[pid])
+        return tuple([processes[pid] for pid in sorted(processes)])
+
+    def _work(
+        self, recent: Mapping[int, _Use], samples: list[Sample] | None, wall_usec: int
+    ) -> Mapping[int, Busy | None]:
+        """What those that worked did, by pid; None for one of whom nobody can tell. `recent`: in this or the last list."""
+        shared = CLIENT in map(_kind_of, recent.values())  # seldom
+        kinds = {pid: use.kind for pid, use in recent.items()} if shared else {}
+        servers = self._mps.among(kinds)
         if samples is None:
-            work = dict.fromkeys(uses.keys() - servers)
-        else:
-            work = work_of_clients(self._window.weigh(samples, known, wall_usec), known, servers)
-        processes = {pid: use.process(work.get(pid, _IDLE)) for pid, use in uses.items()}
-        for pid in work.keys() & known.keys() - uses.keys():  # those that have ended since the last list
-            processes[pid] = _process(pid, known[pid], None, work[pid])
-        return tuple(processes[pid] for pid in sorted(processes))
+            return dict.fromkeys(recent.keys() - servers)
+        work = self._window.weigh(samples, recent, wall_usec)
+        return work_of_clients(work, kinds, servers) if servers else work
 
     def _lists(
         self, library: NvmlLibrary, handle: Any, questions: Questions
@@ -133,7 +152,8 @@ class ProcessReader:
                 continue
             answered = True
             for entry in entries:
-                uses[entry[0]] = (*uses.get(entry[0], ()), (which, part, entry))
+                pid, mention = entry[0], (which, part, entry)
+                uses[pid] = (*uses[pid], mention) if pid in uses else (mention,)
         return answered and not forbidden
 
     def _list(

@@ -162,7 +162,9 @@ def half_hidden(rng: random.Random, seed: int, story: str) -> Scenario:
 
 
 def blind(rng: random.Random, seed: int, story: str) -> Scenario:
-    """Nobody tells who works, only who holds how much memory; those who work tend to hold more."""
+    """Nobody tells who works, only who holds how much memory; those who work tend to hold more. Some of them have been
+    there long before, and some of those who only hold memory come at any time.
+    """
     kind = card(rng)
     start, length = rng.uniform(60, 180), rng.uniform(180, 500)
     seconds = start + length + 900
@@ -176,6 +178,7 @@ def blind(rng: random.Random, seed: int, story: str) -> Scenario:
             length,
             rng.uniform(70, 100) / count,
             memory_bytes=round(rng.uniform(0.5, 10) * (1 << 30)),
+            there_seconds=start if rng.random() < 0.35 else rng.uniform(2, 20),
         )
         for number in range(1, count + 1)
     )
@@ -184,7 +187,7 @@ def blind(rng: random.Random, seed: int, story: str) -> Scenario:
             rng,
             kind,
             90 + number,
-            6,
+            6 if rng.random() < 0.6 else rng.uniform(6, start + length),
             seconds,
             0.0,
             exits=False,

@@ -39,6 +39,8 @@ class Program:
     jobs: bool = False
     """Each period is a process of its own, with a pid of its own."""
     memory_bytes: int = 1 << 30
+    there_seconds: float = 5.0
+    """Its process is there so long before it begins to work."""
 
     def works(self, now: float) -> bool:
         if not self.start_seconds <= now < self.stop_seconds:
@@ -52,7 +54,7 @@ class Program:
         if self.jobs and self.period_seconds is not None:
             number = int((now - self.start_seconds) // self.period_seconds)
             return self.pid + number if self.works(now) else None
-        lives = now >= self.start_seconds - 5 and (not self.exits or now < self.stop_seconds)
+        lives = now >= self.start_seconds - self.there_seconds and (not self.exits or now < self.stop_seconds)
         return self.pid if lives else None
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from gpuwhyd.engine.saved import optional_number, restore, table
+from gpuwhyd.engine.sitters import Sitters
 from gpuwhyd.model import GpuProcess, GpuUse, ProcessExit, Program, as_plain
 
 FAST_SECONDS = 30.0
@@ -77,6 +78,7 @@ class Ledger:
     """What the last tick's uses came to; `None` when their accounts have been changed since."""
     _all_known: tuple[float, Sequence[GpuUse]] | None = None
     """When all engine times were known last, and who used the card then."""
+    _sitters: Sitters = field(default_factory=Sitters)
     heat_watts: float = field(init=False)
     """All of it. Kept, because shares are asked for many times a tick; `book` sums it up anew."""
 
@@ -114,6 +116,8 @@ class Ledger:
             self._all_known = (now, uses) if uses else None
         elif self._all_known is not None:
             known, unknown = self._meet(self._bridged(now, uses, self._all_known))
+        if unknown or self._sitters.idle_seconds:
+            unknown = self._sitters.weigh(dt, unknown, working=excess_watts > significant_watts)
         explained = self._explained(dt, sum(known.values()), utilization_percent)
         split = _Split.of(excess_watts, known, unknown if processes_known else {}, explained)
         timed, engines, per_byte, rest = (
@@ -167,7 +171,7 @@ class Ledger:
             if not account.pids and account.alive:
                 account.alive, account.stopped_at = False, ended.boottime_seconds
 
-    def _meet(self, uses: Sequence[GpuUse]) -> tuple[dict[str, float], dict[str, float]]:
+    def _meet(self, uses: Sequence[GpuUse]) -> tuple[Mapping[str, float], Mapping[str, float]]:
         """By program key: engine time, and of processes whose engine time is unknown the bytes they hold."""
         if self._met is not None and are_the_same(uses, self._met[0]):
             return self._met[1:]
@@ -336,7 +340,7 @@ class _Split(NamedTuple):
         visible, rest = sum(known.values()), excess * (1 - explained)
         timed, engines = (excess * explained, visible) if visible > 0 else (0.0, 1.0)
         if unknown and rest > 0:
-            # who holds memory is the best proxy where nobody tells engine times
+            # who holds memory, and came with the load, is the best proxy where nobody tells engine times
             return cls(timed, engines, rest / sum(unknown.values()), rest, 0.0)
         return cls(timed, engines, 0.0, 0.0, rest)
 

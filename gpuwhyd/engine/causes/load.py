@@ -14,7 +14,7 @@ SURE_IT_IS_HIDDEN = 0.95
 SHARES_CHANGE = 0.5
 """Several programs, of which one of the two foremost works no more: who leads, and whether it dominates, is about to change."""
 ALONE_SHARE = 0.95
-GUESSED_ALONE, GUESSED, GUESSED_MIXED = 0.9, 0.7, 0.38
+GUESSED_ALONE, GUESSED, GUESSED_MIXED = 0.9, 0.75, 0.38
 """The same by who holds memory: one program has next to all of it, several have."""
 
 

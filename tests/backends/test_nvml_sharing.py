@@ -188,7 +188,7 @@ def test_the_answer_for_a_partitioned_card_says_that_its_split_is_a_guess(rig, h
     assert answer.confidence == 0.75, (
         "as measured for a guess whose leader has 60 % of the memory: docs/causes.md"
     )
-    assert "a guess, by who holds its memory" in answer.sentence
+    assert "a guess, by who holds its memory and since when" in answer.sentence
 
 
 def test_the_answer_without_privilege_names_nobody(rig, h100):

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import dataclasses
 import os
+import re
 import platform
 import shutil
 import signal
@@ -181,7 +182,7 @@ class Soak:
             resident_kib=_kib(status["VmRSS"]),
             peak_kib=_kib(status["VmHWM"]),
             anonymous_kib=_kib(status["RssAnon"]),
-            descriptors=len(os.listdir(proc / "fd")),
+            descriptors=_descriptors(proc),
             threads=int(status["Threads"]),
             cpu_seconds=health["cpu_seconds"],
             samples=health["samples"],
@@ -260,6 +261,16 @@ def _heading(seconds: float, real_time: bool) -> str:
         f"gpuwhyd {__version__} ({commit.stdout.strip()}), Python {platform.python_version()}, "
         f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, {seconds:g} s at speed {1 if real_time else SPEED:g}\n"
     )
+
+
+def _descriptors(proc: Path) -> int:
+    """Without the pidfds of processes that live: how many of those there are, the programs decide (proc(5), fdinfo)."""
+    count = 0
+    for number in os.listdir(proc / "fd"):
+        with contextlib.suppress(FileNotFoundError):  # it was open for a moment
+            pid = re.search(r"^Pid:\s*(-?\d+)$", (proc / "fdinfo" / number).read_text(), re.MULTILINE)
+            count += pid is None or int(pid[1]) <= 0
+    return count
 
 
 def _kib(value: str) -> int:

@@ -24,6 +24,7 @@ class Moment:
     peak_kib: int
     anonymous_kib: int
     descriptors: int
+    """But for the pidfds of GPU processes that live."""
     threads: int
     cpu_seconds: float
     samples: int

@@ -111,7 +111,9 @@ def settles(e: Explanation) -> str:
 
 def guess(e: Explanation) -> str:
     """What shares rest on where nobody tells who made the card work."""
-    return " (a guess, by who holds its memory and since when)" if evidence_of(e, "engine_times_unknown") else ""
+    return (
+        " (a guess, by who holds its memory and since when)" if evidence_of(e, "engine_times_unknown") else ""
+    )
 
 
 def how_long(e: Explanation) -> str:

@@ -112,7 +112,9 @@ def is_said_to_be_a_guess(rig: Rig) -> bool:
 
 
 def test_shares_that_are_a_guess_are_said_to_be_one() -> None:
-    assert "(a guess, by who holds its memory and since when)" in spike({OLLAMA: None}, busy=95).answer.sentence
+    assert (
+        "(a guess, by who holds its memory and since when)" in spike({OLLAMA: None}, busy=95).answer.sentence
+    )
     assert "guess" not in spike({OLLAMA: 95.0}, busy=95).answer.sentence
     assert "a guess" in spike({OLLAMA: None, RENDER: None}, busy=95).answer.sentence
 

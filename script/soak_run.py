@@ -6,8 +6,8 @@ import contextlib
 import csv
 import dataclasses
 import os
-import re
 import platform
+import re
 import shutil
 import signal
 import subprocess

@@ -158,6 +158,7 @@ def _facts(known: Known, snapshot: Snapshot, reading: GpuReading, leading: Seque
         a_leader_stopped=any(leader.stopped_at(now) is not None for leader in leading),
         unattributed_share=ledger.share(ledger.unattributed),
         engine_times_known=ledger.engine_times_known,
+        came_with_load=ledger.came_with_load,
         power_known=reading.power_watts is not None or reading.power_average_watts is not None,
         wall_usec=snapshot.wall_usec,
         let_go=reading.state is GpuState.UNKNOWN,

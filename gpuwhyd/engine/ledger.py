@@ -90,6 +90,11 @@ class Ledger:
         """False while a part of the heat that matters was split by a proxy; also after the load is over."""
         return self.guessed.heat_watts <= max(FORGET_WATTS, GUESSED_PART * self.heat_watts)
 
+    @property
+    def came_with_load(self) -> bool:
+        """A split by a proxy tells those that came with the load from those that had sat there."""
+        return self._sitters.are_known
+
     def share(self, account: Account) -> float:
         """Its part of all heat, 0 to 1; all shares and the unattributed one sum to at most 1."""
         total = self.heat_watts

@@ -24,6 +24,11 @@ class Sitters:
     _sitting: set[str] = field(default_factory=set)
     _is_working: bool = False
 
+    @property
+    def are_known(self) -> bool:
+        """Somebody sits there, so that the others came with a load."""
+        return bool(self._sitting)
+
     def weigh(self, dt: float, held: Mapping[str, float], *, working: bool) -> Mapping[str, float]:
         """Bytes by program -> the same with less for those who only sit there. `working`: the card draws more than idle."""
         step = -FORGETS * dt if working else dt

@@ -185,9 +185,7 @@ def test_the_answer_for_a_partitioned_card_says_that_its_split_is_a_guess(rig, h
     assert answer.suspects[0].program.name == "job2.service", "who holds most memory"
     assert answer.suspects[0].engine_percent is None
     assert [item.value for item in answer.evidence if item.quantity == "engine_times_unknown"] == [1.0]
-    assert answer.confidence == 0.75, (
-        "as measured for a guess whose leader has 60 % of the memory: docs/causes.md"
-    )
+    assert answer.confidence == 0.68, "as measured for a guess by memory alone: docs/causes.md"
     assert "a guess, by who holds its memory and since when" in answer.sentence
 
 

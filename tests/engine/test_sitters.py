@@ -30,6 +30,12 @@ def test_who_came_with_the_load_has_next_to_all_of_its_heat() -> None:
     assert rig.answer.confidence < 0.95, "it is still a guess"
 
 
+def test_of_several_that_came_with_the_load_it_is_said_that_several_heat_the_card() -> None:
+    rig = working(idle(Rig(), 120, MODEL), 60, MODEL, GAME, BROWSER)
+    assert rig.answer.cause is Cause.WORKLOAD_MIXED
+    assert [suspect.share > 0.4 for suspect in rig.answer.suspects] == [True, True, False]
+
+
 def test_where_nobody_came_those_who_sit_there_share_it_by_memory() -> None:
     rig = working(idle(Rig(), 120, MODEL, GAME), 60, MODEL, GAME)
     assert shares(rig) == {

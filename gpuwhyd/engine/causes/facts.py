@@ -44,6 +44,8 @@ class Facts:
     """One of them works no more."""
     unattributed_share: float
     engine_times_known: bool
+    came_with_load: bool
+    """Without engine times: it is known who came with the load, and who had sat there before."""
     power_known: bool
     wall_usec: int
     let_go: bool = False

@@ -14,8 +14,9 @@ SURE_IT_IS_HIDDEN = 0.95
 SHARES_CHANGE = 0.5
 """Several programs, of which one of the two foremost works no more: who leads, and whether it dominates, is about to change."""
 ALONE_SHARE = 0.95
-GUESSED_ALONE, GUESSED, GUESSED_MIXED = 0.9, 0.75, 0.38
-"""The same by who holds memory: one program has next to all of it, several have."""
+GUESSED_ALONE, GUESSED, GUESSED_MIXED, GUESSED_BY_MEMORY = 0.9, 0.75, 0.6, 0.68
+"""The same where engine times are not known: one program has next to all memory; one or several are the suspects of those who
+came with the load; memory alone tells."""
 
 
 def residual_heat(facts: Facts) -> Finding | None:
@@ -23,7 +24,7 @@ def residual_heat(facts: Facts) -> Finding | None:
     if facts.working:
         return None
     if facts.warm:
-        confidence = _sure(facts, SURE_IT_IS_OVER, GUESSED) * quality(facts)
+        confidence = _sure(facts, SURE_IT_IS_OVER) * quality(facts)
         return Finding(cause=Cause.RESIDUAL_HEAT, confidence=confidence)
     if facts.trend == "falling":
         return Finding(cause=Cause.RESIDUAL_HEAT, confidence=0.5)
@@ -38,8 +39,11 @@ def workload(facts: Facts) -> Finding | None:
         return None
     leading = facts.shares[0]
     second = facts.shares[1] if len(facts.shares) > 1 else 0.0
-    if leading >= DOMINANT_SHARE or (leading >= 2 * second and leading >= facts.unattributed_share):
-        confidence = _sure(facts, SURE, GUESSED) * quality(facts)
+    dominates = leading >= DOMINANT_SHARE or (leading >= 2 * second and leading >= facts.unattributed_share)
+    # that several hold memory is no sign that several work
+    by_memory_alone = not facts.engine_times_known and not facts.came_with_load
+    if dominates or by_memory_alone:
+        confidence = _sure(facts, SURE) * quality(facts)
         return Finding(cause=Cause.WORKLOAD, confidence=confidence)
     return None
 
@@ -62,9 +66,10 @@ def hidden_workload(facts: Facts) -> Finding | None:
     return Finding(cause=Cause.HIDDEN_WORKLOAD, confidence=SURE_IT_IS_HIDDEN * quality(facts))
 
 
-def _sure(facts: Facts, measured: float, guessed: float) -> float:
+def _sure(facts: Facts, measured: float, guessed: float = GUESSED) -> float:
     """How sure, with engine times and without them."""
     if facts.engine_times_known:
         return measured
-    alone = bool(facts.shares) and facts.shares[0] >= ALONE_SHARE
-    return GUESSED_ALONE if alone else guessed
+    if facts.shares and facts.shares[0] >= ALONE_SHARE:
+        return GUESSED_ALONE
+    return guessed if facts.came_with_load else GUESSED_BY_MEMORY

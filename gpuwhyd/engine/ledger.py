@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from gpuwhyd.engine.saved import optional_number, restore, table
 from gpuwhyd.engine.sitters import Sitters
+from gpuwhyd.engine.split import Split
 from gpuwhyd.model import GpuProcess, GpuUse, ProcessExit, Program, as_plain
 
 FAST_SECONDS = 30.0
@@ -124,7 +125,7 @@ class Ledger:
         if unknown or self._sitters.idle_seconds:
             unknown = self._sitters.weigh(dt, unknown, working=excess_watts > significant_watts)
         explained = self._explained(dt, sum(known.values()), utilization_percent)
-        split = _Split.of(excess_watts, known, unknown if processes_known else {}, explained)
+        split = Split.of(excess_watts, known, unknown if processes_known else {}, explained)
         timed, engines, per_byte, rest = (
             split.timed_watts,
             split.engine_percent,
@@ -323,31 +324,6 @@ def engine_weight(use: GpuProcess) -> float | None:
     if encoder is None and decoder is None:
         return 0.0 if engine is None and use.kind == HOLDER else engine
     return (engine or 0.0) + 0.3 * ((encoder or 0.0) + (decoder or 0.0))
-
-
-class _Split(NamedTuple):
-    """Excess power, split: by engine time, by a proxy, and what stays unattributed."""
-
-    timed_watts: float
-    """For all programs whose engine time is known; each has its part of `engine_percent`."""
-    engine_percent: float
-    """Of all of them together; not 0."""
-    watts_per_byte: float
-    """For each byte that programs hold whose engine time is unknown."""
-    guessed_watts: float
-    """For all of those."""
-    rest_watts: float
-
-    @classmethod
-    def of(
-        cls, excess: float, known: Mapping[str, float], unknown: Mapping[str, float], explained: float
-    ) -> "_Split":
-        visible, rest = sum(known.values()), excess * (1 - explained)
-        timed, engines = (excess * explained, visible) if visible > 0 else (0.0, 1.0)
-        if unknown and rest > 0:
-            # who holds memory, and came with the load, is the best proxy where nobody tells engine times
-            return cls(timed, engines, rest / sum(unknown.values()), rest, 0.0)
-        return cls(timed, engines, 0.0, 0.0, rest)
 
 
 class _Step(NamedTuple):

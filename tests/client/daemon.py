@@ -114,6 +114,7 @@ def gpuwhy_running(address: str, *arguments: str) -> Iterator["Output"]:
             yield output
         finally:
             process.kill()
+            output.ended()  # before its pipe is closed under the reader
 
 
 class Output:
@@ -138,6 +139,10 @@ class Output:
                 self._arrived.wait(1)
             assert time.monotonic() < deadline, f"no line with {text!r} in {self.lines}"
             meanwhile()
+
+    def ended(self) -> None:
+        """Returns when all that the process wrote has been read."""
+        self._reader.join()
 
     def _place(self, text: str, begin: int) -> int | None:
         return next((i for i, line in enumerate(self.lines) if i >= begin and text in line), None)

@@ -171,6 +171,10 @@ class BusConnection:
         )
         self._send_to_peer(Rank.SIGNAL, destination or "", data)
 
+    def together(self, work: Callable[[], None]) -> None:
+        """Does `work`; the signals and answers that it sends are written in one piece at its end."""
+        self._transport.together(work)
+
     async def subscribe(self, match: SignalMatch, callback: SignalCallback) -> None:
         """`callback(path, body)` for each such signal from whoever owns `match.sender` at that moment. Raises BusError."""
         if self._signals.must_track(match.sender):

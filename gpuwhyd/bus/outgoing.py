@@ -13,6 +13,9 @@ CONNECTION_BYTES = 8 << 20
 PEER_BYTES = 4 << 20
 BROADCAST_BYTES = 2 << 20
 
+# Small messages are written together, as many as go into this: each write to a sleeping bus wakes it.
+TOGETHER_BYTES = 64 << 10
+
 
 class Rank(Enum):
     """What a message is worth when not all can be kept."""
@@ -58,18 +61,25 @@ class Outgoing:
         return True
 
     def head(self) -> memoryview:
-        """What is to be written next; empty when nothing waits."""
+        """What is to be written next: one message, or as many as are small together; empty when nothing waits."""
+        pieces: list[memoryview] = []
+        length = 0
         for waiting in self._queue.values():
-            return memoryview(waiting.data)[self._written_bytes :]
-        return memoryview(b"")
+            if pieces and length + len(waiting.data) > TOGETHER_BYTES:
+                break
+            pieces.append(memoryview(waiting.data)[0 if pieces else self._written_bytes :])
+            length += len(waiting.data)
+        return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
 
     def written(self, count: int) -> None:
         """`count` bytes of the head were written."""
-        key, waiting = next(iter(self._queue.items()))
         self._written_bytes += count
-        if self._written_bytes >= len(waiting.data):
+        while self._queue:
+            key, waiting = next(iter(self._queue.items()))
+            if self._written_bytes < len(waiting.data):
+                break
+            self._written_bytes -= len(waiting.data)
             self._remove(key)
-            self._written_bytes = 0
 
     def clear(self) -> None:
         self._queue.clear()

@@ -5,12 +5,15 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from gpuwhyd.bus.framing import Discarded, Frame, Framer
 from gpuwhyd.bus.header import Header, HeaderError
-from gpuwhyd.bus.outgoing import Outgoing, Rank
+from gpuwhyd.bus.outgoing import TOGETHER_BYTES, Outgoing, Rank
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # A larger message than this is nothing that is ever asked of us: the longest call has some hundred bytes.
 MESSAGE_LIMIT_BYTES = 64 * 1024
@@ -49,6 +52,7 @@ class Transport:
         self._on_lost = on_lost
         self._outgoing = Outgoing()
         self._writing = False
+        self._collecting = False
         self._dropped_before = 0
         self._drained = asyncio.Event()
         self._drained.set()
@@ -69,16 +73,28 @@ class Transport:
         return self._outgoing.waiting_bytes
 
     def send(self, rank: Rank, peer: str, data: bytes) -> bool:
-        """Writes now or queues. False when the connection is lost or too much waits already."""
+        """Writes now, at the end of `together`, or queues. False when the connection is lost or too much waits already."""
         if not self._open:
             return False
         taken = self._outgoing.add(rank, peer, data)
         if self._outgoing.dropped != self._dropped_before == 0:
             _log.warning("the bus does not take what is sent to it; dropping messages")
         self._dropped_before = self._outgoing.dropped
-        if not self._writing:
+        if not self._writing and not (self._collecting and self._outgoing.waiting_bytes < TOGETHER_BYTES):
             self._write()
         return taken
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Does `work`; what it sends is written at its end, in one call if it is small."""
+        if self._collecting:
+            return work()
+        self._collecting = True
+        try:
+            return work()
+        finally:
+            self._collecting = False
+            if self._open and not self._writing:
+                self._write()
 
     async def drain(self) -> None:
         """Waits until all that was sent is written, or the connection lost."""
@@ -121,7 +137,7 @@ class Transport:
             self.lose("the bus closed the connection")
             return False
         self._framer.feed(data)
-        if not self._take_turn():
+        if not self.together(self._take_turn):
             # Until what has come is worked off, the bus may keep the rest.
             self._loop.remove_reader(self._sock)
             self._loop.call_soon(self._next_turn)
@@ -131,7 +147,7 @@ class Transport:
     def _next_turn(self) -> None:
         if not self._open:
             return
-        if self._take_turn():
+        if self.together(self._take_turn):
             if self._open:
                 self._loop.add_reader(self._sock, self._readable)
         else:

@@ -111,3 +111,28 @@ def test_the_queue_never_exceeds_its_bounds(messages):
     while queue:
         queue.written(len(queue.head()))
     assert queue.waiting_bytes == 0
+
+
+def test_small_messages_are_written_together_and_never_twice():
+    queue = Outgoing()
+    queue.add(Rank.CALL, "org.freedesktop.DBus", b"abc")
+    queue.add(Rank.REPLY, ":1.1", b"de")
+    queue.add(Rank.SIGNAL, "", b"fgh")
+
+    assert bytes(queue.head()) == b"abcdefgh"
+    queue.written(4)
+    assert bytes(queue.head()) == b"efgh"
+    assert queue.waiting_bytes == len(b"de" + b"fgh")
+    queue.add(Rank.REPLY, ":1.1", b"i")
+    queue.written(4)
+    assert bytes(queue.head()) == b"i"
+
+
+def test_a_large_message_is_written_without_being_copied_beside_others():
+    queue = Outgoing()
+    queue.add(Rank.REPLY, ":1.1", b"small")
+    queue.add(Rank.REPLY, ":1.1", bytes(MIB))
+
+    assert bytes(queue.head()) == b"small"
+    queue.written(5)
+    assert len(queue.head()) == MIB

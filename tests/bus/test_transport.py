@@ -2,6 +2,9 @@ import asyncio
 import logging
 import socket
 
+import pytest
+
+from gpuwhyd.bus.outgoing import TOGETHER_BYTES, Rank
 from gpuwhyd.bus.transport import Transport
 from tests.bus.test_framing import call
 
@@ -31,3 +34,68 @@ def test_a_fault_with_one_message_does_not_stop_the_reading(caplog):
         asyncio.run(run())
     assert handled == list(range(1, 101))
     assert "a mistake of ours" in caplog.text
+
+
+def test_what_is_sent_together_is_written_in_one_call():
+    """A socket that keeps the writes apart tells how many there were."""
+
+    async def run() -> list[bytes]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        transport = Transport(ours, limit_for=lambda _header: 1 << 16, on_message=print, on_lost=print)
+
+        def two() -> None:
+            transport.send(Rank.SIGNAL, "", b"first")
+            transport.together(lambda: transport.send(Rank.SIGNAL, "", b"second"))
+
+        transport.together(two)
+        transport.send(Rank.SIGNAL, "", b"third")
+        written = [theirs.recv(100), theirs.recv(100)]
+        transport.lose("over")
+        theirs.close()
+        return written
+
+    assert asyncio.run(run()) == [b"firstsecond", b"third"]
+
+
+def test_what_is_sent_together_goes_out_also_when_the_work_fails():
+    async def run() -> bytes:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        transport = Transport(ours, limit_for=lambda _header: 1 << 16, on_message=print, on_lost=print)
+
+        def fails() -> None:
+            transport.send(Rank.REPLY, ":1.1", b"said")
+            raise RuntimeError("after it")
+
+        with pytest.raises(RuntimeError):
+            transport.together(fails)
+        written = theirs.recv(100)
+        transport.lose("over")
+        theirs.close()
+        return written
+
+    assert asyncio.run(run()) == b"said"
+
+
+def test_so_much_together_does_not_wait_for_the_end():
+    """Else answers of one turn would count against what a peer may have waiting."""
+
+    async def run() -> int:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        transport = Transport(ours, limit_for=lambda _header: 1 << 16, on_message=print, on_lost=print)
+
+        def much() -> int:
+            transport.send(Rank.REPLY, ":1.1", bytes(TOGETHER_BYTES))
+            return len(theirs.recv(2 * TOGETHER_BYTES))
+
+        seen = transport.together(much)
+        transport.lose("over")
+        theirs.close()
+        return seen
+
+    assert asyncio.run(run()) == TOGETHER_BYTES

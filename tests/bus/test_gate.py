@@ -11,7 +11,7 @@ from gpuwhyd.bus.callers import MOST_ASKED, MOST_KNOWN, Callers
 from gpuwhyd.bus.framing import Frame, Framer
 from gpuwhyd.bus.gate import WAIT_SECONDS, CallGate
 from gpuwhyd.bus.header import Header, MessageKind
-from gpuwhyd.bus.lines import PEER_CALLS, USER_CALLS, Lines
+from gpuwhyd.bus.lines import CROWD_CALLS, CROWDED_PEER_CALLS, PEER_CALLS, USER_CALLS, Lines
 from gpuwhyd.errors import BusError
 from tests.bus.raw import with_field
 from tests.bus.scripted_bus import with_sender
@@ -288,3 +288,26 @@ def test_signals_and_answers_of_a_muted_sender_are_read():
     framer.feed(with_sender(answer, ":1.1"))
 
     assert isinstance(framer.take(), Frame)
+
+
+def test_in_a_crowd_of_strangers_each_has_a_short_line_and_everybody_has_one():
+    lines = Lines()
+    for number in range(CROWD_CALLS // PEER_CALLS):
+        assert all(lines.add_strangers(f":1.{number}", call(f":1.{number}")) for _ in range(PEER_CALLS))
+
+    late = [lines.add_strangers(":2.1", call(":2.1")) for _ in range(PEER_CALLS)]
+    assert sum(late) == CROWDED_PEER_CALLS
+
+
+def test_a_crowd_that_has_been_identified_or_has_gone_is_none_any_more():
+    lines = Lines()
+    for number in range(CROWD_CALLS // PEER_CALLS):
+        for _ in range(PEER_CALLS):
+            lines.add_strangers(f":1.{number}", call(f":1.{number}"))
+    lines.identify(":1.0", 1000)
+    assert all(lines.add_strangers(":2.1", call(":2.1")) for _ in range(PEER_CALLS))
+    lines.drop(":1.1")
+    assert all(lines.add_strangers(":2.2", call(":2.2")) for _ in range(PEER_CALLS))
+    lines.drop(":1.1")
+
+    assert not all(lines.add_strangers(":2.3", call(":2.3")) for _ in range(PEER_CALLS))

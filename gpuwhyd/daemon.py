@@ -192,8 +192,7 @@ class Daemon:
         for close in (*(output.close for output in self._outputs), self._sampler.close):
             try:
                 await close()
-            except Exception:
-                # one part that cannot close must not cost the others theirs, nor the state its file
+            except Exception:  # of one part: it must not cost the others theirs, nor the state its file
                 log.exception("%s failed", close.__qualname__)
         self._store.save()
 

@@ -153,8 +153,7 @@ class BackendWatch:
             log.warning(
                 "%s: letting go of the driver takes longer than %g s", self._backend.name, deadline_seconds
             )
-        except Exception:
-            # a fault of ours or of a driver's library must not keep the other backends from being read
+        except Exception:  # a fault of ours or a driver's: the other backends must still be read
             log.exception("%s could not let go of the driver", self._backend.name)
 
     def _closed(self) -> BackendReadings:

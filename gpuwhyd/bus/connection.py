@@ -8,6 +8,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Self
 
 from gpuwhyd.bus import library
@@ -171,9 +172,9 @@ class BusConnection:
         )
         self._send_to_peer(Rank.SIGNAL, destination or "", data)
 
-    def together(self, work: Callable[[], None]) -> None:
-        """Does `work`; the signals and answers that it sends are written in one piece at its end."""
-        self._transport.together(work)
+    def together(self) -> AbstractContextManager[None]:
+        """The signals and answers that are sent inside are written in one piece at its end."""
+        return self._transport.together()
 
     async def subscribe(self, match: SignalMatch, callback: SignalCallback) -> None:
         """`callback(path, body)` for each such signal from whoever owns `match.sender` at that moment. Raises BusError."""

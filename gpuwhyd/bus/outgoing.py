@@ -5,7 +5,7 @@ bus stops reading. Then broadcasts go first (whoever missed one asks again), the
 them waiting; nothing waits without bound, and no peer's appetite costs another its answer.
 """
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from enum import Enum
 
@@ -36,7 +36,8 @@ class Outgoing:
     """First in, first out. The message at the head may be partly written and is never dropped."""
 
     def __init__(self) -> None:
-        self._queue: dict[int, _Waiting] = {}
+        # Ordered, because finding the first of a plain dict passes over all that were removed: 0.25 s for 20,000 signals.
+        self._queue: OrderedDict[int, _Waiting] = OrderedDict()
         self._next_key = 0
         self._written_bytes = 0
         self._peer_bytes: Counter[tuple[Rank, str]] = Counter()

@@ -1,19 +1,17 @@
 """The socket of one bus connection: reads messages in bounded turns, writes what waits, and says once when it is lost."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
 
 from gpuwhyd.bus.framing import Discarded, Frame, Framer
 from gpuwhyd.bus.header import Header, HeaderError
 from gpuwhyd.bus.outgoing import TOGETHER_BYTES, Outgoing, Rank
 
 _log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 # A larger message than this is nothing that is ever asked of us: the longest call has some hundred bytes.
 MESSAGE_LIMIT_BYTES = 64 * 1024
@@ -84,13 +82,15 @@ class Transport:
             self._write()
         return taken
 
-    def together(self, work: Callable[[], T]) -> T:
-        """Does `work`; what it sends is written at its end, in one call if it is small."""
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is sent inside is written at the end, in one call if it is small; one inside another does nothing."""
         if self._collecting:
-            return work()
+            yield
+            return
         self._collecting = True
         try:
-            return work()
+            yield
         finally:
             self._collecting = False
             if self._open and not self._writing:
@@ -137,7 +137,7 @@ class Transport:
             self.lose("the bus closed the connection")
             return False
         self._framer.feed(data)
-        if not self.together(self._take_turn):
+        if not self._take_turn():
             # Until what has come is worked off, the bus may keep the rest.
             self._loop.remove_reader(self._sock)
             self._loop.call_soon(self._next_turn)
@@ -147,14 +147,18 @@ class Transport:
     def _next_turn(self) -> None:
         if not self._open:
             return
-        if self.together(self._take_turn):
+        if self._take_turn():
             if self._open:
                 self._loop.add_reader(self._sock, self._readable)
         else:
             self._loop.call_soon(self._next_turn)
 
     def _take_turn(self) -> bool:
-        """Handles some of the messages that are there; whether that was all."""
+        """Handles some of the messages that are there, and writes what they gave rise to; whether that was all."""
+        with self.together():
+            return self._handle_some()
+
+    def _handle_some(self) -> bool:
         deadline = time.monotonic() + _SECONDS_PER_TURN
         for _ in range(_MESSAGES_PER_TURN):
             try:

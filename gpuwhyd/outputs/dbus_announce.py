@@ -45,15 +45,16 @@ class Announcer:
 
         `now_seconds` is of a clock that listeners live by too, not of the snapshot: a simulation's runs faster.
         """
-        readings = views.readings_by_id(report)
-        topics = {gpu_id: views.gpu_topic(report, gpu_id) for gpu_id in readings}
-        for gpu_id, reading in readings.items():
-            self._announce_gpu(report, reading, topics[gpu_id], now_seconds)
-        self._announce_manager(report, sample_interval_seconds, tuple(topics.values()), now_seconds)
-        for event in report.events if with_events else ():
-            self._announce_event(report, event)
-        for gpu_id in [gpu_id for gpu_id in self._gpus if gpu_id not in readings]:
-            self._remove(gpu_id)
+        with self._connection.together():
+            readings = views.readings_by_id(report)
+            topics = {gpu_id: views.gpu_topic(report, gpu_id) for gpu_id in readings}
+            for gpu_id, reading in readings.items():
+                self._announce_gpu(report, reading, topics[gpu_id], now_seconds)
+            self._announce_manager(report, sample_interval_seconds, tuple(topics.values()), now_seconds)
+            for event in report.events if with_events else ():
+                self._announce_event(report, event)
+            for gpu_id in [gpu_id for gpu_id in self._gpus if gpu_id not in readings]:
+                self._remove(gpu_id)
 
     def _announce_gpu(
         self, report: Report, reading: GpuReading, topic: views.Topic, now_seconds: float

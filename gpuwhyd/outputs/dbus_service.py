@@ -156,16 +156,11 @@ class BusService:
             raise BusError(f"{error}; {remedy}") from error
 
     def _announce(self, report: Report, *, with_events: bool = True) -> None:
-        connection, announcer = self._connection, self._announcer
-        if connection is None or announcer is None:
+        if self._announcer is None:
             return
         interval = self._sample_interval_seconds()
         try:
-            connection.together(
-                lambda: announcer.announce(
-                    report, interval, now_seconds=self._clock(), with_events=with_events
-                )
-            )
+            self._announcer.announce(report, interval, now_seconds=self._clock(), with_events=with_events)
             self._announcing_fails = False
         except Exception:  # noqa: BLE001 - a fault in what is shown must not end sampling and journal; it is logged
             if not self._announcing_fails:

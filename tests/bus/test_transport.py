@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import logging
 import socket
 
@@ -36,46 +37,45 @@ def test_a_fault_with_one_message_does_not_stop_the_reading(caplog):
     assert "a mistake of ours" in caplog.text
 
 
+@contextlib.contextmanager
+def connected(kind: socket.SocketKind = socket.SOCK_STREAM):
+    """A transport, inside a running loop, and the socket at its other end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    transport = Transport(ours, limit_for=lambda _header: 1 << 16, on_message=print, on_lost=print)
+    with theirs:
+        yield transport, theirs
+        transport.lose("over")
+
+
 def test_what_is_sent_together_is_written_in_one_call():
     """A socket that keeps the writes apart tells how many there were."""
 
     async def run() -> list[bytes]:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        transport = Transport(ours, limit_for=lambda _header: 1 << 16, on_message=print, on_lost=print)
-
-        def two() -> None:
-            transport.send(Rank.SIGNAL, "", b"first")
-            transport.together(lambda: transport.send(Rank.SIGNAL, "", b"second"))
-
-        transport.together(two)
-        transport.send(Rank.SIGNAL, "", b"third")
-        written = [theirs.recv(100), theirs.recv(100)]
-        transport.lose("over")
-        theirs.close()
-        return written
+        with connected(socket.SOCK_SEQPACKET) as (transport, theirs):
+            with transport.together():
+                transport.send(Rank.SIGNAL, "", b"first")
+                with transport.together():
+                    transport.send(Rank.SIGNAL, "", b"second")
+            transport.send(Rank.SIGNAL, "", b"third")
+            return [theirs.recv(100), theirs.recv(100)]
 
     assert asyncio.run(run()) == [b"firstsecond", b"third"]
 
 
 def test_what_is_sent_together_goes_out_also_when_the_work_fails():
     async def run() -> bytes:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        transport = Transport(ours, limit_for=lambda _header: 1 << 16, on_message=print, on_lost=print)
+        with connected() as (transport, theirs):
 
-        def fails() -> None:
-            transport.send(Rank.REPLY, ":1.1", b"said")
-            raise RuntimeError("after it")
+            def fails() -> None:
+                with transport.together():
+                    transport.send(Rank.REPLY, ":1.1", b"said")
+                    raise RuntimeError("after it")
 
-        with pytest.raises(RuntimeError):
-            transport.together(fails)
-        written = theirs.recv(100)
-        transport.lose("over")
-        theirs.close()
-        return written
+            with pytest.raises(RuntimeError):
+                fails()
+            return theirs.recv(100)
 
     assert asyncio.run(run()) == b"said"
 
@@ -84,18 +84,8 @@ def test_so_much_together_does_not_wait_for_the_end():
     """Else answers of one turn would count against what a peer may have waiting."""
 
     async def run() -> int:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        transport = Transport(ours, limit_for=lambda _header: 1 << 16, on_message=print, on_lost=print)
-
-        def much() -> int:
+        with connected() as (transport, theirs), transport.together():
             transport.send(Rank.REPLY, ":1.1", bytes(TOGETHER_BYTES))
             return len(theirs.recv(2 * TOGETHER_BYTES))
-
-        seen = transport.together(much)
-        transport.lose("over")
-        theirs.close()
-        return seen
 
     assert asyncio.run(run()) == TOGETHER_BYTES

@@ -63,8 +63,11 @@ def _run_loop(work: Coroutine[Any, Any, int]) -> int:
 
 
 async def _serve(options: argparse.Namespace) -> int:
+    gc.disable()  # nothing of what is imported is garbage: looking for some takes 7 % of the time
     from gpuwhyd.daemon import run  # noqa: PLC0415 - the other commands start without it
 
+    gc.freeze()
+    gc.enable()
     sys.setswitchinterval(SWITCH_SECONDS)
     await run(_daemon_options(options))
     return 0

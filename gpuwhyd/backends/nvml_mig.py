@@ -13,6 +13,8 @@ from gpuwhyd.backends.nvml_library import NvmlLibrary
 from gpuwhyd.backends.nvml_questions import Questions
 
 _ENABLED = 1  # NVML_DEVICE_MIG_ENABLE
+_MOST_PLACES = 64
+"""No card has more than 7 (NVIDIA's MIG user guide); each is asked for, and a broken driver may say four billion."""
 
 
 def mig_devices(
@@ -27,6 +29,7 @@ def mig_devices(
     if mode is None or mode[0] != _ENABLED:
         return None
     places = ask("nvmlDeviceGetMaxMigDeviceCount", nvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0
+    places = min(places, _MOST_PLACES)
     name = "nvmlDeviceGetMigDeviceHandleByIndex"
     devices = ((index, ask(name, _device_at, library, handle, index)) for index in range(places))
     return tuple((index, device) for index, device in devices if device)

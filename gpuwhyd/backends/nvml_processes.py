@@ -31,6 +31,9 @@ _SAMPLE = struct.Struct("=I4xQIIII")  # nvmlProcessUtilizationSample_t
 _Entry = tuple[int, int, int, int]
 _MEMORY_NOT_AVAILABLE = 0xFFFF_FFFF_FFFF_FFFF
 _GROWING_LIST_TRIES = 3
+_MOST_ENTRIES = 1 << 16
+"""A driver that speaks of more speaks nonsense: Linux has 32,768 processes unless told otherwise (kernel.pid_max), and the
+driver's buffer holds some hundred samples. Room is made for as many as it speaks of."""
 _IDLE = Busy()
 
 _Mention = tuple[str, str, _Entry]
@@ -182,11 +185,14 @@ class ProcessReader:
             code = function(handle, ctypes.byref(count), self._list_buffer)
             if code != codes.INSUFFICIENT_SIZE:
                 break
+            if count.value > _MOST_ENTRIES:
+                break
             room = count.value * 2 + 5
             self._list_buffer = ctypes.create_string_buffer(room * _INFO.size)
         if code != 0:
             raise library.nvml.NVMLError(code)
-        entries = layout.iter_unpack(memoryview(self._list_buffer)[: count.value * layout.size])
+        listed = min(count.value, len(self._list_buffer) // layout.size)
+        entries = layout.iter_unpack(memoryview(self._list_buffer)[: listed * layout.size])
         if layout is _INFO_V1:
             return [(pid, memory, 0, 0) for pid, memory in entries]
         return list(entries)
@@ -204,7 +210,7 @@ class ProcessReader:
         if code == 0:
             return []
         for _ in range(_GROWING_LIST_TRIES):
-            if code != codes.INSUFFICIENT_SIZE:
+            if code != codes.INSUFFICIENT_SIZE or count.value > _MOST_ENTRIES:
                 break
             room = max(count.value, len(self._sample_buffer) // _SAMPLE.size)
             if room * _SAMPLE.size > len(self._sample_buffer):

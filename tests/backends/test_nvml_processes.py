@@ -1,12 +1,22 @@
 """Who uses a card and how much: merged lists, samples weighed over the tick, garbage left out."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuwhyd.backends.nvml_samples import SampleWindow
 from tests.backends.nvml_rig import OWN_PID, NvmlRig
-from tests.fake_nvml.control import NO_PERMISSION, NOT_FOUND, NOT_SUPPORTED, UNKNOWN, FakeProcess, FakeSample
+from tests.fake_nvml.control import (
+    INSUFFICIENT_SIZE,
+    NO_PERMISSION,
+    NOT_FOUND,
+    NOT_SUPPORTED,
+    UNKNOWN,
+    FakeProcess,
+    FakeSample,
+)
 
 SECOND_US = 1_000_000
 START = 1_700_000_000 * SECOND_US
@@ -125,6 +135,34 @@ def test_a_driver_that_wants_room_for_4096_samples_gets_it(rig, card):
     card.set_sizing(count=4096)
     card.set_samples(FakeSample(pid=7, time_stamp=rig.wall_us + SECOND_US, sm=60))
     assert rig.reading(1).processes[0].engine_percent == 60.0
+
+
+@pytest.mark.parametrize("claimed", [1 << 20, (1 << 32) - 1])
+def test_no_room_is_made_for_more_processes_or_samples_than_there_can_be(rig, card, claimed, caplog):
+    card.set_processes(FakeProcess(pid=7))
+    rig.reading()
+    card.set_sizing(count=claimed)
+    card.claim(claimed)
+    tracemalloc.start()
+    reading = rig.reading()
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 4 << 20
+    assert (reading.processes, reading.temperature_celsius) == (None, 35.0)
+    card.claim(0)
+    assert rig.reading().processes[0].engine_percent is None
+    card.set_sizing()
+    assert rig.reading().processes[0].engine_percent == 0.0
+
+
+def test_a_list_that_stays_too_small_does_not_grow_for_ever(rig, card):
+    card.fail("nvmlDeviceGetComputeRunningProcesses_v3", INSUFFICIENT_SIZE)
+    tracemalloc.start()
+    for _ in range(20):
+        rig.reading()
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 16 << 20
 
 
 def test_garbage_samples_are_left_out(rig, card):

@@ -102,6 +102,13 @@ def test_a_process_on_two_instances_holds_the_memory_of_both_once(rig, h100):
     assert listed(rig.reading()) == {1: 15 * MIB}
 
 
+def test_a_driver_that_speaks_of_four_billion_mig_devices_is_asked_for_a_few(rig, h100):
+    h100.partition(LARGE, None, SMALL)
+    h100.claim(1 << 20)
+    rig.reading()
+    assert rig.driver.calls("nvmlDeviceGetMigDeviceHandleByIndex") <= 64
+
+
 @pytest.mark.parametrize("permitted", [(), (2,)], ids=["nothing", "one-instance"])
 def test_without_privilege_who_uses_a_partitioned_card_is_unknown_not_nobody(rig, h100, permitted):
     refused = FakeInstance(gpu_instance=2, result=NO_PERMISSION)

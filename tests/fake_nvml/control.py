@@ -34,6 +34,7 @@ LAYOUT_VERSION = 4
 NOT_SUPPORTED = 3
 NO_PERMISSION = 4
 NOT_FOUND = 6
+INSUFFICIENT_SIZE = 7
 DRIVER_NOT_LOADED = 9
 FUNCTION_NOT_FOUND = 13
 GPU_IS_LOST = 15
@@ -162,7 +163,7 @@ class _Card(ctypes.Structure):
             ctypes.c_int32,
         ),  # in MIG mode: what the whole card's memory and process lists answer
         ("aggregate_hides_memory", ctypes.c_int32),
-        ("reserved", ctypes.c_int32),
+        ("claimed_count", ctypes.c_uint32),  # 0, or how many processes and MIG devices it pretends to have
         ("sensors", _Sensors),
         ("fans", _Fan * MAX_FANS),
         ("instances", _Instance * MAX_INSTANCES),
@@ -441,6 +442,10 @@ class FakeCard:
         """What asking for the size of the sample buffer answers; `succeeds`: the SUCCESS quirk of some mocks."""
         self._card.sizing_count = count
         self._card.sizing_call_succeeds = int(succeeds)
+
+    def claim(self, count: int) -> None:
+        """A broken driver: its process lists want room for so many, and a partitioned card has so many places."""
+        self._card.claimed_count = count
 
     def fail(self, function: str, code: int = UNKNOWN) -> None:
         """This card's answer to a function; 0 mends it."""

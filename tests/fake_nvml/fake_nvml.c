@@ -439,7 +439,7 @@ FAKE_CARD(nvmlDeviceGetMigMode, unsigned int *current, unsigned int *pending)
 END
 
 FAKE_CARD(nvmlDeviceGetMaxMigDeviceCount, unsigned int *count)
-    *count = is_partitioned(card) ? FAKE_MAX_INSTANCES : 0;
+    *count = !is_partitioned(card) ? 0 : card->claimed_count ? card->claimed_count : FAKE_MAX_INSTANCES;
     return NVML_SUCCESS;
 END
 
@@ -749,6 +749,10 @@ static nvmlReturn_t list(struct fake_card *card, const struct fake_instance *ins
 {
     if (instance ? (nvmlReturn_t)instance->result : aggregate(card))
         return instance ? (nvmlReturn_t)instance->result : aggregate(card);
+    if (card->claimed_count) {
+        *count = card->claimed_count;
+        return NVML_ERROR_INSUFFICIENT_SIZE;
+    }
     struct fake_card copy;
     steady(card, &copy, PROCESSES);
     unsigned found = 0, room = *count, place = instance ? (unsigned)(instance - card->instances) + 1 : 0;

@@ -446,9 +446,9 @@ END
 FAKE_CARD(nvmlDeviceGetMigDeviceHandleByIndex, unsigned int index, nvmlDevice_t *instance)
     if (!is_partitioned(card))
         return NVML_ERROR_NOT_SUPPORTED;
-    if (index >= FAKE_MAX_INSTANCES)
+    if (index >= FAKE_MAX_INSTANCES && index >= card->claimed_count)
         return NVML_ERROR_INVALID_ARGUMENT;
-    if (!card->instances[index].exists)
+    if (index >= FAKE_MAX_INSTANCES || !card->instances[index].exists)
         return NVML_ERROR_NOT_FOUND;
     *instance = (nvmlDevice_t)&mig_handles[card - state->cards][index];
     return NVML_SUCCESS;

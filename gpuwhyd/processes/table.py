@@ -18,6 +18,7 @@ from pathlib import Path
 from gpuwhyd.model import ProcessExit, ProcessIdentity
 from gpuwhyd.processes import procfs as files
 from gpuwhyd.processes.cgroup import placement
+from gpuwhyd.processes.command_lines import CommandLines
 from gpuwhyd.processes.program import program_of
 from gpuwhyd.processes.users import UserNames
 
@@ -54,8 +55,10 @@ class ProcessTable:
         idle_seconds: float = 900.0,
         maximum_pidfds: int = 512,
         maximum_processes: int = 4096,
+        command_lines: CommandLines | None = None,
     ) -> None:
         self._root = str(procfs)
+        self._command_lines = command_lines or CommandLines()
         self._users = users or UserNames(clock=clock)
         self._clock = clock
         self._idle_seconds = idle_seconds
@@ -119,6 +122,7 @@ class ProcessTable:
         for tracked in list(self._live.values()):
             self._drop(tracked)
         self._ended.clear()
+        self._command_lines.close()
         if self._epoll is not None:
             self._epoll.close()
             self._epoll = None
@@ -160,7 +164,7 @@ class ProcessTable:
         if stat is None or stat.ended:
             return None
         uid = files.read_uid(process)
-        command_line = files.read_command_line(process)
+        command_line = self._command_lines.read(process)
         executable = files.read_executable(process)
         place = placement(files.read_cgroup(process) or "")
         user = None if uid is None else self._users.name(uid)

@@ -62,23 +62,24 @@ def run(site: Site, fault: Fault, phase: Phase) -> Cell:
 @contextmanager
 def _judged(site: Site, cell: Cell) -> Iterator[None]:
     """Compares the process and the journal before and after."""
-    pid, before, memory = site.pid(), site.descriptors(), site.status("VmRSS")
+    pid, before, memory = site.pid(), Counter(site.descriptors()), site.status("VmRSS")
     site.mark()
+    told_before = _told(site)
     try:
         yield
     except (AssertionError, subprocess.TimeoutExpired) as error:
         cell.wrong.append(_first_line(error))
     entries = site.entries()
     _judge_written(site, cell, entries)
+    _judge_history(site, cell, entries, told_before)
     if site.pid() != pid or site.bench.unit("NRestarts") != "0":
         cell.wrong.append(f"restarted ({site.bench.unit('Result')})")
         return
     try:
-        wait_for(lambda: len(site.descriptors()) <= len(before), _BACK_SECONDS, "descriptors given back")
+        wait_for(lambda: Counter(site.descriptors()) <= before, _BACK_SECONDS, "descriptors given back")
     except AssertionError:
-        leaked = Counter(site.descriptors()) - Counter(before)
-        cell.wrong.append(f"leaked {dict(leaked)}")
-    cell.descriptors = len(site.descriptors()) - len(before)
+        cell.wrong.append(f"leaked {dict(Counter(site.descriptors()) - before)}")
+    cell.descriptors = len(site.descriptors()) - before.total()
     cell.memory_kib = site.status("VmRSS") - memory
 
 
@@ -101,35 +102,37 @@ def _judge_written(site: Site, cell: Cell, entries: list[dict[str, str]]) -> Non
     doubled = [key for key, number in Counter(e["GPUWHY_EVENT_ID"] for e in events).items() if number > 1]
     if doubled:
         cell.wrong.append(f"written twice: {doubled}")
-    for kind, number in (kinds - Counter(("spike-started", "spike-ended", *cell.fault.tells))).items():
-        cell.wrong.append(f"{kind} x{number} not expected")
-    failing, recovered = kinds["backend-failing"], kinds["backend-recovered"]
-    if failing != recovered:
-        cell.wrong.append(f"failing x{failing}, recovered x{recovered}")
+    expected = Counter(("spike-started", "spike-ended", *cell.fault.tells))
+    cell.wrong += [f"{kind} x{number} not expected" for kind, number in (kinds - expected).items()]
+    cell.wrong += [f"{kind} x{number} missing" for kind, number in (expected - kinds).items()]
     if not any(
         entry.get("GPUWHY_SUSPECT_UNIT") == BURNER
         for entry in events
         if entry["GPUWHY_EVENT"] == "spike-ended"
     ):
         cell.wrong.append(f"the end does not name {BURNER}")
-    _judge_history(site, cell, started, ended)
 
 
-def _judge_history(site: Site, cell: Cell, started: list[str], ended: list[str]) -> None:
+def _judge_history(
+    site: Site, cell: Cell, entries: list[dict[str, str]], told_before: Counter[tuple[str, str]]
+) -> None:
     """GetEvents gives what was written, no more and no less."""
+    written = Counter(
+        (entry["GPUWHY_EVENT"], entry["MESSAGE"]) for entry in entries if "GPUWHY_EVENT" in entry
+    )
     try:
-        history = site.bench.ask("GetEvents", "tua{sv}", "0", "1000", "0")
+        told = _told(site) - told_before
     except AssertionError as error:
         cell.wrong.append(_first_line(error))
         return
-    told = [
-        (event["event"], event["spike_id"])
-        for event in history
-        if event.get("spike_id") in started and event["event"] != "spike-updated"
-    ]
-    written = [("spike-started", key) for key in started] + [("spike-ended", key) for key in ended]
-    if sorted(told) != sorted(written):
-        cell.wrong.append(f"GetEvents gives {told}")
+    if told != written:
+        cell.wrong.append(f"GetEvents gives also {told - written}, and not {written - told}")
+
+
+def _told(site: Site) -> Counter[tuple[str, str]]:
+    """All that GetEvents gives: kind and message of each event."""
+    history = site.bench.ask("GetEvents", "tua{sv}", "0", "1000", "0")
+    return Counter((event["event"], event["message"]) for event in history)
 
 
 def _first_line(error: Exception) -> str:

@@ -29,7 +29,7 @@ class Fault:
     lasts_seconds: float = 2.0
     """How long it stays, from when it is there."""
     tells: tuple[str, ...] = ()
-    """Events about the fault itself that may be told, each once."""
+    """Events about the fault itself: these are told, each once, and no other."""
     breaks_bus: bool = False
     """Whoever listens on the bus is cut off."""
     silent: bool = False
@@ -200,10 +200,18 @@ def process_vanishes(site: Site) -> Iterator[None]:
         site.programs(0)
 
 
+def _have_state_saved(site: Site) -> None:
+    """An event is what has it saved at once, in each phase."""
+    with call_hangs(site):
+        site.wait_until_told("backend-failing")
+    site.wait_until_well()
+
+
 @contextmanager
 def disk_full(site: Site) -> Iterator[None]:
     site.debian.shell(f"dd if=/dev/zero of={STATE}/fill bs=4k status=none", check=False)
     try:
+        _have_state_saved(site)
         yield
     finally:
         site.debian.run("rm", f"{STATE}/fill")
@@ -213,6 +221,7 @@ def disk_full(site: Site) -> Iterator[None]:
 def disk_read_only(site: Site) -> Iterator[None]:
     site.debian.run("mount", "-o", "remount,ro", STATE)
     try:
+        _have_state_saved(site)
         yield
     finally:
         site.debian.run("mount", "-o", "remount,rw", STATE)
@@ -264,7 +273,7 @@ _FAILS = ("backend-failing", "backend-recovered")
 FAULTS = (
     Fault(name="none", strike=nothing, lasts_seconds=1.0),
     Fault(name="driver call hangs", strike=call_hangs, lasts_seconds=3.0, tells=_FAILS),
-    Fault(name="GPU lost, found by a rescan", strike=gpu_lost, tells=("gpu-lost", *_FAILS)),
+    Fault(name="GPU lost, found by a rescan", strike=gpu_lost, tells=("gpu-lost",)),
     Fault(name="driver unloaded and loaded", strike=driver_reloaded, tells=_FAILS),
     Fault(name="library replaced by a newer one, and back", strike=library_replaced, tells=_FAILS * 2),
     Fault(name="process list garbage", strike=process_list_garbage),
@@ -273,8 +282,8 @@ FAULTS = (
     Fault(name="clock a day back, and forward", strike=clock_set(-DAY_SECONDS)),
     Fault(name="suspended for an hour", strike=suspended, lasts_seconds=1.0, silent=True),
     Fault(name="process ends at each step of /proc", strike=process_vanishes, lasts_seconds=1.0),
-    Fault(name="disk full", strike=disk_full),
-    Fault(name="StateDirectory read-only", strike=disk_read_only),
+    Fault(name="disk full", strike=disk_full, tells=_FAILS),
+    Fault(name="StateDirectory read-only", strike=disk_read_only, tells=_FAILS),
     Fault(name="journald stopped", strike=journald_stopped, lasts_seconds=3.0),
     Fault(name="bus stopped", strike=bus_stopped, lasts_seconds=3.0, silent=True, breaks_bus=True),
     Fault(name="SIGSTOP for a minute", strike=daemon_stopped, lasts_seconds=STOP_SECONDS, silent=True),

@@ -200,24 +200,6 @@ def test_variants_in_variants_without_end_are_malformed_not_fatal():
         library.unmarshal_body(frame.header, b"\1v\0" * 20_000 + b"\1y\0\7")
 
 
-@pytest.mark.parametrize("name", ["dbus-next", "dbus-fast"])
-def test_these_tests_hold_for_each_library(name):
-    """Runs this file again in a process that is told which library to take."""
-    if os.environ.get("GPUWHYD_DBUS_LIBRARY"):
-        assert library.description().startswith(os.environ["GPUWHYD_DBUS_LIBRARY"])
-        return
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        env=os.environ | {"GPUWHYD_DBUS_LIBRARY": name},
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert run.returncode == 0, run.stdout
-
-
 def test_without_any_library_the_error_says_what_to_install():
     run = subprocess.run(
         [

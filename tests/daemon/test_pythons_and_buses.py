@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gpuwhyd.bus.header import MessageKind
+from tests import pythons
 from tests.bus.attackers import MANAGER, NAME, ROOT
 from tests.bus.buses import private_broker, private_bus
 from tests.bus.raw import BUS, raw_client
@@ -103,19 +103,10 @@ def test_a_bus_that_dies_again_and_again_costs_the_daemon_nothing(tmp_path, open
     assert f"with {library}" in (tmp_path / "log").read_text()
 
 
-def works(python: str) -> bool:
-    found = shutil.which(python)
-    return (
-        found is not None
-        and subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode == 0
-    )
-
-
-# Of this machine; the modules that are compiled for this Python only (systemd's) are missing on the others.
-PYTHONS = [sys.executable, *filter(works, ("python3.12", "python3.13", "python3.14", "python3.15"))]
-
-
-@pytest.mark.parametrize("python", PYTHONS, ids=lambda path: Path(path).name)
+# The modules that are compiled for this Python only (systemd's) are missing on the others.
+@pytest.mark.parametrize(
+    "python", [sys.executable, *pythons.found().values()], ids=lambda path: Path(path).name
+)
 def test_the_daemon_answers_on_each_python_of_this_machine(tmp_path, python):
     libraries = os.pathsep.join((str(REPOSITORY), sysconfig.get_paths()["purelib"]))
     command = (python, "-W", "error", "-m", "gpuwhyd")

@@ -181,8 +181,13 @@ def _starts(site: Site, gpus: Gpus) -> None:
 
 def _still(site: Site, gpus: Gpus, options: argparse.Namespace) -> None:
     with gpuwhyd(site, gpus, interval_seconds=options.interval) as (pid, _):
-        cost = _settled(gpus, pid, options, moving=False)
-        _say("no reading moves, so nothing is announced", f"{cost.milliseconds:.2f} ms a sample")
+        still = _settled(gpus, pid, options, moving=False).milliseconds
+        _say("no reading moves, so nothing is announced", f"{still:.2f} ms a sample")
+        moving = _settled(gpus, pid, options).milliseconds
+        _say(
+            "all of them move, so PropertiesChanged is sent",
+            f"{moving:.2f} ms a sample, {moving - still:+.2f} ms",
+        )
     with gpuwhyd(site, gpus, interval_seconds=_SHORT_SECONDS) as (pid, _):
         short = argparse.Namespace(interval=_SHORT_SECONDS, samples=5 * options.samples)
         cost = _settled(gpus, pid, short)

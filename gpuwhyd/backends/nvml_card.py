@@ -119,12 +119,12 @@ class NvmlCard:
         driver = questions.ask("nvmlSystemGetDriverVersion", nvml.nvmlSystemGetDriverVersion)
         self.identity = GpuIdentity(
             id=self.identity.id,
-            name=name or self.identity.name,
+            name=_shown(name) or self.identity.name,
             vendor="nvidia",
             pci_address=self.identity.pci_address,
-            uuid=uuid or None,
-            driver=f"nvidia {driver}" if driver else None,
-            vbios_version=vbios or None,
+            uuid=_shown(uuid),
+            driver=f"nvidia {driver}" if _shown(driver) else None,
+            vbios_version=_shown(vbios),
             pci_id=self.identity.pci_id,
         )
 
@@ -299,6 +299,11 @@ def is_idle(reading: GpuReading) -> bool:
         or process.decoder_percent
         for process in reading.processes or ()
     )
+
+
+def _shown(text: str | None) -> str | None:
+    """`None` for a name that is none: a card whose memory of its own is damaged gives control characters."""
+    return text if text and text.isprintable() and not text.isspace() else None
 
 
 def _thousandth(value: float | None) -> float | None:

@@ -272,6 +272,14 @@ def test_a_name_that_is_no_text_does_not_cost_the_card(rig):
     assert (reading.gpu.name, reading.temperature_celsius) == ("NVIDIA GPU", 35.0)
 
 
+def test_names_that_cannot_be_shown_are_none(rig):
+    card = rig.add_card()
+    card.rename(name="a\nb\x1b[2J", uuid="GPU-\x07", vbios=" ")
+    rig.driver.load("550\x1b[2J")
+    gpu = rig.reading().gpu
+    assert (gpu.name, gpu.uuid, gpu.vbios_version, gpu.driver) == ("NVIDIA GPU", None, None, None)
+
+
 def test_a_call_that_hangs_holds_only_its_caller_and_ends_when_the_driver_answers(rig):
     rig.add_card(temperature=44)
     rig.read()

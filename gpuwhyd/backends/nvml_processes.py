@@ -13,6 +13,7 @@ from gpuwhyd.backends.nvml_mig import mig_devices
 from gpuwhyd.backends.nvml_mps import CLIENT, MpsServers, work_of_clients
 from gpuwhyd.backends.nvml_questions import Questions
 from gpuwhyd.backends.nvml_samples import Busy, Sample, SampleWindow
+from gpuwhyd.backends.plausible import BYTES
 from gpuwhyd.model import GpuProcess
 
 _INFO = struct.Struct("=I4xQII")  # nvmlProcessInfo_v2_t, which is also _v3
@@ -237,7 +238,8 @@ def _memory_bytes(mentions: tuple[_Mention, ...]) -> int | None:
     for which, part, (_, memory, gpu_instance, compute_instance) in mentions:
         if memory != _MEMORY_NOT_AVAILABLE:
             by_list.setdefault((which, not part), {})[part, gpu_instance, compute_instance] = memory
-    return max((sum(instances.values()) for instances in by_list.values()), default=None)
+    totals = (sum(instances.values()) for instances in by_list.values())
+    return max((total for total in totals if total <= BYTES[1]), default=None)
 
 
 def _process(pid: int, kind: str, memory_bytes: int | None, busy: Busy | None) -> GpuProcess:

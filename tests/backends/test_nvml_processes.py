@@ -92,6 +92,11 @@ def test_a_sample_counts_for_the_tick_and_a_process_without_one_did_nothing(rig,
     assert (idle.engine_percent, idle.memory_utilization_percent, idle.encoder_percent) == (0.0, 0.0, 0.0)
 
 
+def test_a_process_has_no_more_memory_than_any_card_has(rig, card):
+    card.set_processes(FakeProcess(pid=7, memory_bytes=2**64 - 2), FakeProcess(pid=8, memory_bytes=1 << 50))
+    assert [process.memory_used_bytes for process in rig.reading().processes] == [None, 1 << 50]
+
+
 def test_each_change_of_a_process_shows_at_the_next_reading(rig, card):
     card.set_processes(FakeProcess(pid=7, memory_bytes=1))
     (first,) = rig.reading().processes

@@ -23,6 +23,7 @@ def command(*words: str, user: int | None = None) -> tuple[bool, str]:
             words,
             capture_output=True,
             text=True,
+            errors="replace",
             check=False,
             timeout=_TIMEOUT_SECONDS,
             user=user,

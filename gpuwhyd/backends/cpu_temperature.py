@@ -80,10 +80,11 @@ class CpuTemperature:
 
     def _search(self) -> None:
         """The first kind of sensor that gives a value."""
-        named = [
-            (f"{self._hwmon}/{entry}", read_text(f"{self._hwmon}/{entry}/name"))
-            for entry in sorted(names_in(self._hwmon))
-        ]
+        try:
+            entries = sorted(names_in(self._hwmon))
+        except PermissionError:  # a sandbox hides them all
+            entries = []
+        named = [(f"{self._hwmon}/{entry}", read_text(f"{self._hwmon}/{entry}/name")) for entry in entries]
         for sensor in _SENSORS:
             self._chips = tuple(
                 _Chip(name=name, files=Attributes(directory), inputs=_believed(directory, sensor.labels))

@@ -1,11 +1,13 @@
 """Laptops, whose "GPU fan" is a fan of the board: which fan is whose, chip by chip."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from gpuwhyd.backends.base import Probe
 from gpuwhyd.backends.catalog import BACKENDS, Roots
+from gpuwhyd.backends.cpu_temperature import CpuTemperature
 from gpuwhyd.backends.merge import merged
 from gpuwhyd.model import FanMode, GpuIdentity, GpuReading, GpuState
 from tests.backends.chassis_rig import DESKTOP, NVIDIA_GPU, NVIDIA_ID, ChassisRig, speeds
@@ -286,3 +288,11 @@ def test_a_temperature_is_not_taken_from_the_chip_that_got_the_number(rig: Chass
     rig.chip("coretemp", temp1_label="Package id 0", temp1_input=70000)
     assert rig.only().temperature_celsius is None
     assert rig.only(60).temperature_celsius == 70
+
+
+def test_sensors_that_may_not_be_listed_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: str) -> list[str]:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr("os.listdir", forbidden)
+    assert CpuTemperature(tmp_path).read(0.0) is None

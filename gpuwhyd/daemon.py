@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import resource as limits
 import signal
 import sys
@@ -20,6 +21,7 @@ from gpuwhyd.bus import library
 from gpuwhyd.config import DEFAULT_PATH, Settings, load
 from gpuwhyd.engine.engine import Engine
 from gpuwhyd.errors import ConfigError
+from gpuwhyd.kernel_files import read_text
 from gpuwhyd.model import Report, as_plain
 from gpuwhyd.outputs.base import Output
 from gpuwhyd.outputs.dbus_service import BusService
@@ -39,6 +41,8 @@ log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 60.0
 """How often learned levels and heat are saved when nothing happens."""
+_STATM = re.compile(r"[0-9]+ ([0-9]{1,15}) ")
+"""The second number of /proc/self/statm: resident pages (proc(5))."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,9 +306,6 @@ def _boot_id(procfs: Path) -> str:
         return ""
 
 
-def _resident_bytes() -> int | None:
-    try:
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-    return pages * limits.getpagesize()
+def _resident_bytes(statm: str = "/proc/self/statm") -> int | None:
+    found = _STATM.match(read_text(statm))
+    return int(found[1]) * limits.getpagesize() if found else None

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from gpuwhyd.bus.messages import PeerCredentials
+from gpuwhyd.bus.messages import PeerCredentials, count
 from gpuwhyd.errors import BusError
 
 # As many as a system bus has connections.
@@ -61,11 +61,11 @@ class Callers:
         if isinstance(answer, BusError):
             raise answer
         known = answer[0] if answer else None
-        uid = known.get("UnixUserID") if isinstance(known, dict) else None
-        pid = known.get("ProcessID") if isinstance(known, dict) else None
-        if not isinstance(uid, int):
+        uid = count(known.get("UnixUserID")) if isinstance(known, dict) else None
+        pid = count(known.get("ProcessID")) if isinstance(known, dict) else None
+        if uid is None:
             raise BusError(f"the bus does not know the user of {sender}")
-        peer = PeerCredentials(uid=uid, pid=pid if isinstance(pid, int) else None)
+        peer = PeerCredentials(uid=uid, pid=pid)
         self._keep(sender, peer)
         return peer
 

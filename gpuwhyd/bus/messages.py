@@ -7,6 +7,13 @@ BUS_PATH = "/org/freedesktop/DBus"
 ERROR_PREFIX = "org.freedesktop.DBus.Error."
 
 
+def count(value: object) -> int | None:
+    """The value if it is a number from 0 up. A D-Bus boolean is none, although it is a number to Python: as a user id,
+    false would be root's.
+    """
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodCall:
     """Somebody calls us. `sender` is the unique name, which only the bus can give; `body` holds plain values."""

@@ -11,7 +11,7 @@ connection, which owes nothing, is the cure. dbus-broker has no such statistics 
 
 from dataclasses import dataclass
 
-from gpuwhyd.bus.messages import ERROR_PREFIX
+from gpuwhyd.bus.messages import ERROR_PREFIX, count
 from gpuwhyd.errors import BusError
 
 STATISTICS = "org.freedesktop.DBus.Debug.Stats"
@@ -181,7 +181,7 @@ def held_bytes(answer: tuple[object, ...] | BusError) -> int:
 
 def _figure(answer: tuple[object, ...], name: str) -> int:
     figures = answer[0] if answer else None
-    value = figures.get(name) if isinstance(figures, dict) else None
-    if not isinstance(value, int):
+    value = count(figures.get(name)) if isinstance(figures, dict) else None
+    if value is None:
         raise BusError(f"its statistics have no {name}")
     return value

@@ -3,6 +3,7 @@
 import struct
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from gpuwhyd.bus.framing import Frame, Framer
 from gpuwhyd.bus.gate import WAIT_SECONDS, CallGate
 from gpuwhyd.bus.header import Header, MessageKind
 from gpuwhyd.bus.lines import CROWD_CALLS, CROWDED_PEER_CALLS, PEER_CALLS, USER_CALLS, Lines
+from gpuwhyd.bus.messages import PeerCredentials
 from gpuwhyd.errors import BusError
 from tests.bus.raw import with_field
 from tests.bus.scripted_bus import with_sender
@@ -216,6 +218,14 @@ def test_a_user_has_so_many_calls_waiting_and_no_more():
 
     assert taken == USER_CALLS
     assert lines.add(":2.1", 1001, call(":2.1"))
+
+
+@pytest.mark.parametrize("uid", [False, True, -1, 0.0, "0", None])
+def test_a_user_id_is_a_number_and_false_is_not_roots(uid):
+    callers = Callers()
+    with pytest.raises(BusError, match="does not know the user"):
+        callers.learn(":1.1", ({"UnixUserID": uid, "ProcessID": 7},))
+    assert callers.learn(":1.1", ({"UnixUserID": 0, "ProcessID": True},)) == PeerCredentials(uid=0, pid=None)
 
 
 def test_strangers_without_number_leave_no_more_than_a_bus_has_connections():

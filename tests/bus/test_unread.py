@@ -129,6 +129,13 @@ def test_statistics_are_read_with_care():
             unread_bytes(answer)
 
 
+@pytest.mark.parametrize("figure", [True, False, -1])
+def test_what_is_no_count_of_bytes_is_no_statistic(figure):
+    for read, name in ((unread_bytes, "OutgoingBytes"), (held_bytes, "IncomingBytes")):
+        with pytest.raises(BusError, match=f"no {name}"):
+            read(({name: figure},))
+
+
 def test_the_bus_is_asked_what_it_holds_of_ours_now_and_then_and_not_twice_at_a_time():
     backlog = Backlog()
     asked = 0

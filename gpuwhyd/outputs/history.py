@@ -162,7 +162,7 @@ class JournalHistory:
         for start in range(0, len(asked), IDS_AT_ONCE):
             matches = [f"GPUWHY_EVENT_ID={event_id}" for event_id in asked[start : start + IDS_AT_ONCE]]
             written.update(str(fields.get("GPUWHY_EVENT_ID")) for fields in self._newest_first(matches, 0))
-        return written
+        return written.intersection(asked)
 
     def _newest_first(self, matches: list[str], since_usec: int) -> Generator[dict[str, Any], None, None]:
         """Our entries that journald got at or after `since_usec`: never before the event itself."""
@@ -271,6 +271,7 @@ def _is_record(item: Record) -> bool:
     return (
         isinstance(item.get("event"), str)
         and isinstance(wall_usec, int)
+        and not isinstance(wall_usec, bool)
         and 0 <= wall_usec < 2**63
         and all(isinstance(item.get(name, ""), str) for name in _NAMES)
         and _is_flat(item, NESTING_LIMIT)

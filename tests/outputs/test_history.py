@@ -124,11 +124,23 @@ def test_another_users_event_is_not_believed(journald):
 @root
 def test_a_broken_entry_is_left_out(journald):
     write(journald, spike_event())
-    for detail in ("", "nonsense", "[]", "{}", '{"event":1,"wall_usec":1}', "[" * 50_000):
+    for detail in (
+        "", "nonsense", "[]", "{}", '{"event":1,"wall_usec":1}', '{"event":"x","wall_usec":true}', "[" * 50_000
+    ):  # fmt: skip
         write(journald, spike_event(number=1), GPUWHY_DETAIL=detail)
     write(journald, spike_event(number=2))
     read = JournalHistory(directory=journald.directory).read(since_usec=0, maximum=100)
     assert [item["wall_usec"] for item in read] == [WALL_USEC, WALL_USEC + 2]
+
+
+@root
+def test_an_entry_with_two_ids_is_that_of_no_event(journald):
+    identity, message = event_id(spike_event()), MESSAGE_IDS[EventKind.SPIKE_STARTED]
+    fields = f"MESSAGE=x\nMESSAGE_ID={message}\nGPUWHY_EVENT_ID={identity}\nGPUWHY_EVENT_ID=other\n"
+    journald.run("logger", "--journald", stdin=fields)
+    history = JournalHistory(directory=journald.directory)
+    until(lambda: sum(1 for _ in history._newest_first([f"GPUWHY_EVENT_ID={identity}"], 0)) == 1)
+    assert history.written_event_ids([identity]) == set()
 
 
 @root

@@ -58,9 +58,9 @@ class NotifyOutput:
         meant = environment.get("WATCHDOG_PID") in (None, "", str(os.getpid()))
         usec = environment.get("WATCHDOG_USEC", "")
         patience = (
-            int(usec) if meant and usec.isascii() and usec.isdecimal() and len(usec) < _DIGITS_LIMIT else None
+            int(usec) if meant and usec.isascii() and usec.isdecimal() and len(usec) < _DIGITS_LIMIT else 0
         )
-        return cls(address=environment.get("NOTIFY_SOCKET"), watchdog_usec=patience)
+        return cls(address=environment.get("NOTIFY_SOCKET"), watchdog_usec=patience or None)
 
     async def publish(self, report: Report) -> None:
         lines = []
@@ -107,7 +107,9 @@ class NotifyOutput:
             except OSError as error:
                 if not self._failing:
                     log.warning(
-                        "systemd does not take notifications at %s: %s", self._address, error.strerror
+                        "systemd does not take notifications at %s: %s",
+                        self._address,
+                        error.strerror or error,
                     )
                 self._failing = True
                 return False

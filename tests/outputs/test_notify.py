@@ -181,9 +181,15 @@ def test_a_vanished_socket_is_one_line(manager, caplog):
         ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, True),
         ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, False),
         ({"WATCHDOG_USEC": "nonsense"}, False),
+        ({"WATCHDOG_USEC": "0"}, False),
     ],
 )
 def test_the_watchdog_is_fed_when_systemd_asks_this_process(manager, environment, fed):
     output = NotifyOutput.from_environment({"NOTIFY_SOCKET": manager.getsockname(), **environment})
     publish(output, "quiet")
     assert ("WATCHDOG=1" in told(manager)) == fed
+
+
+def test_a_path_that_no_socket_can_have_is_told_as_that(caplog):
+    publish(NotifyOutput(address="/" + "x" * 200), "quiet")
+    assert caplog.messages[0].endswith("AF_UNIX path too long")

@@ -283,17 +283,19 @@ async def run(options: Options) -> None:
 
 
 def _state_path(options: Options) -> Path | None:
-    """Where state is kept: systemd's StateDirectory, else the usual place of root or of the user."""
+    """Where state is kept: systemd's StateDirectory, else the usual place of root or of the user; None: nowhere."""
     if options.state_dir is not None:
         return options.state_dir / "state.json"
     if options.simulate is not None:
         return None
-    if directory := os.environ.get("STATE_DIRECTORY"):
-        return Path(directory.split(":", maxsplit=1)[0]) / "state.json"
+    if directory := os.environ.get("STATE_DIRECTORY", "").partition(":")[0]:
+        return Path(directory) / "state.json"
     if os.geteuid() == 0:
         return Path("/var/lib/gpuwhyd/state.json")
-    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local/state")
-    return Path(home) / "gpuwhyd" / "state.json"
+    home = os.environ.get("XDG_STATE_HOME", "")
+    if not home.startswith("/"):  # the XDG Base Directory Specification: "ignore it"
+        home = os.path.expanduser("~/.local/state")  # noqa: PTH111 - Path's raises for a user who is in no list
+    return Path(home) / "gpuwhyd" / "state.json" if home.startswith("/") else None
 
 
 def _boot_id(procfs: Path) -> str:

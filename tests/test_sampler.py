@@ -128,6 +128,17 @@ async def ask(watch: BackendWatch) -> tuple[GpuReading, ...]:
     return await watch.ask(1) if watch.is_due() else ()
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    """`run` ends it where it never does."""
+    while not holds():
+        await asyncio.sleep(0)
+
+
+async def settled(watch: BackendWatch) -> None:
+    """Nothing that it was asked is unanswered."""
+    await until(lambda: not watch._worker.is_busy and not watch._is_on_trial())
+
+
 def build(*backends: ScriptedBackend, clock: SleepingClock | None = None, **parts: Any) -> Sampler:
     parts.setdefault("settings", PATIENT)
     parts.setdefault("processes", KnownProcesses())
@@ -136,7 +147,7 @@ def build(*backends: ScriptedBackend, clock: SleepingClock | None = None, **part
 
 def test_a_backend_that_hangs_is_failing_and_the_others_are_read() -> None:
     async def test() -> None:
-        release = threading.Event()
+        release, now = threading.Event(), [0.0]
         stuck, well = ScriptedBackend("stuck"), ScriptedBackend("well")
 
         def hang() -> BackendReadings:
@@ -144,7 +155,7 @@ def test_a_backend_that_hangs_is_failing_and_the_others_are_read() -> None:
             return stuck.good()
 
         stuck.then = hang
-        sampler = build(stuck, well, settings=SHORT)
+        sampler = build(stuck, well, settings=SHORT, monotonic_seconds=lambda: now[0])
         for snapshot in await take(sampler, 3):
             states = {health.name: health.state for health in snapshot.backends}
             assert states == {"stuck": BackendState.FAILING, "well": BackendState.READY}
@@ -152,11 +163,156 @@ def test_a_backend_that_hangs_is_failing_and_the_others_are_read() -> None:
         assert stuck.reads == 1, "a hung call must not be made again beside itself"
         stuck.then = stuck.good
         release.set()
-        while sampler._watches["stuck"]._worker.is_busy:
-            await asyncio.sleep(0)
+        await settled(sampler._watches["stuck"])
+        now[0] += FIRST_RETRY_SECONDS
+        await take(sampler, 1)
+        await settled(sampler._watches["stuck"])
         (snapshot,) = await take(sampler, 1)
         assert {reading.backend for reading in snapshot.readings} == {"stuck", "well"}
         await sampler.close()
+
+    run(test())
+
+
+class SlowBackend(ScriptedBackend):
+    """A driver that answers when it is told to, each time anew."""
+
+    def __init__(self, name: str = "slow") -> None:
+        super().__init__(name)
+        self.then = self.slow
+        self.answers = threading.Semaphore(0)
+
+    def slow(self) -> BackendReadings:
+        assert self.answers.acquire(timeout=20)
+        return self.good()
+
+
+def test_a_late_backend_is_tried_again_after_growing_pauses_and_keeps_what_it_holds() -> None:
+    async def test() -> None:
+        backend, now = SlowBackend(), [0.0]
+        watch = BackendWatch(backend, lambda: now[0])
+        for reads, seconds in enumerate((2, 4, 8, 16, 32, 60, 60), start=1):
+            assert watch.is_due()
+            assert await watch.ask(0) == ()
+            await until(lambda reads=reads: backend.reads == reads and not watch._is_on_trial())
+            assert not watch.is_due(), "it has not come back"
+            assert "has not returned" in watch.health.message
+            backend.answers.release()
+            await settled(watch)
+            now[0] += seconds - 0.1
+            assert not watch.is_due()
+            assert watch.health.state is BackendState.FAILING
+            assert watch.health.message == "a driver call took too long; `dmesg` may tell why"
+            now[0] += 0.1
+        assert backend.closes == 0
+        await watch.close(1)
+
+    run(test())
+
+
+def test_a_driver_that_is_slow_every_time_holds_up_the_others_once() -> None:
+    async def test() -> None:
+        slow, well, now = SlowBackend(), ScriptedBackend("well"), [0.0]
+        sampler = build(slow, well, settings=SHORT, monotonic_seconds=lambda: now[0])
+        await take(sampler, 1)
+        slow.answers.release()
+        await settled(sampler._watches["slow"])
+        sampler.reconfigure(SamplingSettings(deadline_seconds=3600))
+        now[0] += FIRST_RETRY_SECONDS
+        assert who_reads(await take(sampler, 3)) == [["well"]] * 3, "and none of them has waited"
+        await until(lambda: slow.reads == 2)
+        await sampler.close()
+        slow.answers.release()
+
+    run(test())
+
+
+def test_a_backend_that_was_late_is_read_again_as_soon_as_it_has_answered_in_time() -> None:
+    async def test() -> None:
+        backend, now = SlowBackend(), [0.0]
+        watch = BackendWatch(backend, lambda: now[0])
+        await watch.ask(0)
+        backend.answers.release()
+        await settled(watch)
+        backend.then = backend.good
+        now[0] += FIRST_RETRY_SECONDS
+        assert await ask(watch) == ()
+        await settled(watch)
+        assert watch.health.state is BackendState.FAILING, (
+            "whoever is ready and lists no card says that it has gone"
+        )
+        assert len(await ask(watch)) == 1
+        assert watch.health.state is BackendState.READY
+        await watch.close(1)
+
+    run(test())
+
+
+def test_pauses_grow_on_while_a_backend_is_in_time_only_when_it_is_tried() -> None:
+    async def test() -> None:
+        backend, now = SlowBackend(), [0.0]
+        watch = BackendWatch(backend, lambda: now[0])
+        for seconds in (2, 4, 8):
+            backend.then = backend.slow
+            assert await watch.ask(0) == ()
+            backend.answers.release()
+            await settled(watch)
+            backend.then = backend.good
+            now[0] += seconds - 0.1
+            assert not watch.is_due()
+            now[0] += 0.1
+            assert await ask(watch) == ()
+            await settled(watch)
+            assert watch.is_due()
+        assert len(await ask(watch)) == 1
+        backend.then = backend.slow
+        await watch.ask(0)
+        backend.answers.release()
+        await settled(watch)
+        now[0] += FIRST_RETRY_SECONDS
+        assert watch.is_due(), "it was in time with a tick, and so begins anew"
+        await watch.close(1)
+
+    run(test())
+
+
+def test_no_tick_waits_again_for_a_driver_that_is_slow_to_let_go() -> None:
+    async def test() -> None:
+        backend, now, release = ScriptedBackend(), [0.0], threading.Event()
+        backend.then = failing
+        backend.close = lambda: release.wait(20) and None  # type: ignore[method-assign]
+        watch = BackendWatch(backend, lambda: now[0])
+        await watch.ask(0.05)
+        release.set()
+        await settled(watch)
+        release.clear()
+        now[0] += FIRST_RETRY_SECONDS
+        assert watch.is_due()
+        assert await watch.ask(3600) == ()
+        await until(lambda: backend.reads == 2)
+        assert watch._is_on_trial()
+        release.set()
+        await settled(watch)
+        await watch.close(1)
+
+    run(test())
+
+
+def test_a_sampler_ends_while_a_backend_that_was_late_is_tried() -> None:
+    async def test() -> None:
+        backend, now = SlowBackend(), [0.0]
+        sampler = build(backend, settings=SHORT, monotonic_seconds=lambda: now[0])
+        await take(sampler, 1)
+        backend.answers.release()
+        await settled(sampler._watches["slow"])
+        now[0] += FIRST_RETRY_SECONDS
+        sampler.reconfigure(SamplingSettings(deadline_seconds=3600))
+        await take(sampler, 1)
+        await until(lambda: backend.reads == 2)
+        await sampler.close()
+        backend.answers.release()
+        await until(lambda: not sampler._watches["slow"]._worker.is_busy)
+        assert backend.closes == 0
 
     run(test())
 
@@ -581,8 +737,7 @@ def test_a_fallback_that_hangs_is_not_closed_until_it_answers() -> None:
         await take(sampler, 2)
         assert fallback.closes == 0
         release.set()
-        while sampler._watches["fallback"]._worker.is_busy:
-            await asyncio.sleep(0)
+        await settled(sampler._watches["fallback"])
         await take(sampler, 1)
         assert fallback.closes == 1
         await sampler.close()

@@ -1,5 +1,6 @@
 """Asks one backend each tick, off the event loop and with a deadline, and keeps its health."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -16,9 +17,15 @@ LONGEST_RETRY_SECONDS = 60.0
 LATER_SECONDS = 10.0
 """How often a missing driver or library is looked for."""
 
+_TOO_SLOW = "a driver call took too long; `dmesg` may tell why"
+
 
 class BackendWatch:
-    """One backend's life: probed until it is ready, then read; after a failure closed, and retried with backoff."""
+    """One backend's life: probed until it is ready, then read; after a failure closed, and retried with backoff.
+
+    One that was late is retried with backoff too, and keeps what it holds; and no tick waits for it any more. It is tried
+    beside the ticks, until it has answered in time; then the next tick reads it. The pauses begin anew when that was in time.
+    """
 
     def __init__(self, backend: Backend, monotonic_seconds: Callable[[], float]) -> None:
         self.health = BackendHealth(name=backend.name, state=BackendState.WAITING, message="not asked yet")
@@ -29,6 +36,9 @@ class BackendWatch:
         self._next_try_seconds = float("-inf")
         self._retry_seconds = FIRST_RETRY_SECONDS
         self._asked_at_seconds: float | None = None
+        self._was_late = False
+        self._trial: asyncio.Task[tuple[GpuReading, ...]] | None = None
+        """The last one of those that no tick waits for."""
         self._known_fault = ""
 
     @property
@@ -40,19 +50,35 @@ class BackendWatch:
         """Whether there is anything to ask it: not while an earlier call hangs, before it is to be tried again, or without
         a card for it.
         """
+        if self._is_on_trial():
+            return False
         now = self._monotonic_seconds()
         if self._worker.is_busy:
             self._set(BackendState.FAILING, _late(now - (self._asked_at_seconds or now)))
             return False
+        if self._was_late:
+            self._set(BackendState.FAILING, _TOO_SLOW)
         return now >= self._next_try_seconds and not self._has_no_card(now)
 
     async def ask(self, deadline_seconds: float) -> tuple[GpuReading, ...]:
-        """Its readings of this tick; none while it cannot say anything. Never raises. To be called when it is due."""
+        """Its readings of this tick; none while it cannot say anything, or was late before: then this returns at once.
+
+        Never raises. To be called when it is due.
+        """
+        if not self._was_late:
+            return await self._ask(deadline_seconds)
+        self._trial = asyncio.create_task(self._ask(deadline_seconds))
+        return ()
+
+    async def _ask(self, deadline_seconds: float) -> tuple[GpuReading, ...]:
+        is_trial, self._was_late = self._was_late, False
         self._asked_at_seconds = self._monotonic_seconds()
         try:
             answer = await self._worker.call(self._step, deadline_seconds)
         except LateError:
+            self._was_late = True
             self._set(BackendState.FAILING, _late(deadline_seconds))
+            self._back_off()
         except NoCardError as error:
             self._probed(ProbeResult(answer=Probe.LATER, message=str(error), no_card=True))
             await self._let_go(deadline_seconds)
@@ -67,6 +93,10 @@ class BackendWatch:
         else:
             if isinstance(answer, BackendReadings):
                 self._open = True
+                if (
+                    is_trial
+                ):  # the next tick reads it; until then it is not ready, because whoever is lists its cards
+                    return ()
                 self._retry_seconds = FIRST_RETRY_SECONDS
                 self._set(answer.state, answer.message)
                 return answer.readings
@@ -75,7 +105,7 @@ class BackendWatch:
 
     async def stand_by(self, message: str, deadline_seconds: float) -> None:
         """Another backend reads the same cards better: lets go of them, and waits."""
-        if self._worker.is_busy:
+        if self._worker.is_busy or self._is_on_trial():
             return
         if self._open:
             await self._let_go(deadline_seconds)
@@ -101,9 +131,14 @@ class BackendWatch:
 
     async def close(self, deadline_seconds: float) -> None:
         """Lets go of the hardware, unless a call hangs in it; ends the thread."""
+        if self._trial is not None:
+            self._trial.cancel()
         if not self._worker.is_busy:
             await self._close(deadline_seconds)
         self._worker.rest()
+
+    def _is_on_trial(self) -> bool:
+        return self._trial is not None and not self._trial.done()
 
     def _has_no_card(self, now: float) -> bool:
         """Most backends have nothing to read on most machines; a thread for each to find that out costs more than the rest."""
@@ -138,9 +173,12 @@ class BackendWatch:
 
     async def _failed(self, message: str, deadline_seconds: float) -> None:
         self._set(BackendState.FAILING, message)
+        self._back_off()
+        await self._let_go(deadline_seconds)
+
+    def _back_off(self) -> None:
         self._next_try_seconds = self._monotonic_seconds() + self._retry_seconds
         self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY_SECONDS)
-        await self._let_go(deadline_seconds)
 
     async def _let_go(self, deadline_seconds: float) -> None:
         self._open = False
@@ -150,6 +188,7 @@ class BackendWatch:
         try:
             await self._worker.call(self._closed, deadline_seconds)
         except LateError:
+            self._was_late = True
             log.warning(
                 "%s: letting go of the driver takes longer than %g s", self._backend.name, deadline_seconds
             )

@@ -294,6 +294,14 @@ def test_a_call_that_hangs_holds_only_its_caller_and_ends_when_the_driver_answer
     assert results[0].readings[0].temperature_celsius == 44.0
 
 
+def test_a_driver_that_is_slow_every_time_answers_every_time(rig):
+    rig.add_card(temperature=44)
+    rig.driver.hang("nvmlDeviceGetTemperature", seconds=0.004)
+    assert rig.reading().temperature_celsius == 44.0
+    assert rig.reading().temperature_celsius == 44.0
+    assert rig.driver.hanging == 0
+
+
 def test_closing_twice_or_before_anything_is_harmless(rig):
     rig.backend.close()
     rig.add_card()

@@ -52,6 +52,16 @@ def call_hangs(site: Site) -> Iterator[None]:
 
 
 @contextmanager
+def answers_slowly(site: Site) -> Iterator[None]:
+    """Each call is answered, and each takes longer than the daemon waits for a whole reading."""
+    site.driver.hang("nvmlDeviceGetTemperature", seconds=1.5)
+    try:
+        yield
+    finally:
+        site.driver.release()
+
+
+@contextmanager
 def gpu_lost(site: Site) -> Iterator[None]:
     """As a card that fell off the bus: NVML says so, the kernel takes it away, a rescan finds it again."""
     site.bench.card.lose()
@@ -273,6 +283,7 @@ _FAILS = ("backend-failing", "backend-recovered")
 FAULTS = (
     Fault(name="none", strike=nothing, lasts_seconds=1.0),
     Fault(name="driver call hangs", strike=call_hangs, lasts_seconds=3.0, tells=_FAILS),
+    Fault(name="driver slow every time", strike=answers_slowly, lasts_seconds=6.0, tells=_FAILS),
     Fault(name="GPU lost, found by a rescan", strike=gpu_lost, tells=("gpu-lost",)),
     Fault(name="driver unloaded and loaded", strike=driver_reloaded, tells=_FAILS),
     Fault(name="library replaced by a newer one, and back", strike=library_replaced, tells=_FAILS * 2),

@@ -185,7 +185,7 @@ class _State(ctypes.Structure):
         ("last_init_flags", ctypes.c_uint32),
         ("hanging_function", ctypes.c_int32),
         ("now_hanging", ctypes.c_int32),
-        ("reserved", ctypes.c_int32),
+        ("hang_ms", ctypes.c_int32),  # 0: until another function hangs, or none
         ("calls", ctypes.c_uint64 * MAX_FUNCTIONS),
         ("results", ctypes.c_int32 * MAX_FUNCTIONS),
         ("function_names", (ctypes.c_char * _NAME_BYTES) * MAX_FUNCTIONS),
@@ -571,8 +571,9 @@ class FakeDriver:
             if function not in {"nvmlInitWithFlags", "nvmlInit_v2", "nvmlShutdown"}:
                 self._state.results[number] = code
 
-    def hang(self, function: str) -> None:
-        """The function does not return, in any process, until `release`."""
+    def hang(self, function: str, *, seconds: float = 0.0) -> None:
+        """The function does not return, in any process, until `release`; with `seconds` each call returns after those."""
+        self._state.hang_ms = round(seconds * 1000)
         self._state.hanging_function = self._number(function)
 
     def release(self) -> None:

@@ -129,8 +129,11 @@ static nvmlReturn_t enter(enum fake_function function, int needs_initialisation)
     if (state->hanging_function == (int)function) {
         if (writable)
             __atomic_add_fetch(&state->now_hanging, 1, __ATOMIC_SEQ_CST);
-        while (map_state() && state->hanging_function == (int)function)
+        for (int waited = 0; map_state() && state->hanging_function == (int)function; waited += 2) {
+            if (state->hang_ms && waited >= state->hang_ms)
+                break;
             usleep(2000);
+        }
         if (map_state() && writable)
             __atomic_sub_fetch(&state->now_hanging, 1, __ATOMIC_SEQ_CST);
         if (!map_state())

@@ -14,11 +14,12 @@ from gpuwhyd.backends.nvidia_smi_sources import sources_of
 from gpuwhyd.backends.nvidia_smi_xml import BACKEND_NAME
 from gpuwhyd.backends.nvml_card import is_idle
 from gpuwhyd.backends.nvml_fans import FanReader
-from gpuwhyd.backends.nvml_pci import can_suspend, nvidia_addresses
+from gpuwhyd.backends.nvml_pci import can_suspend, missing_driver, nvidia_addresses
 from gpuwhyd.backends.pci import PowerPaths, gpu_id
 from gpuwhyd.backends.program_answer import Answer, Told
 from gpuwhyd.backends.program_backend import ProgramBackend
 from gpuwhyd.backends.programs import found
+from gpuwhyd.errors import BackendError
 from gpuwhyd.model import FanMode, FieldSource, GpuIdentity, GpuReading, GpuState
 
 _LIMIT_JITTER_CELSIUS = 2.0
@@ -37,8 +38,10 @@ class NvidiaSmi:
         self._path = path
         self._loop = SmiLoop(sysfs=sysfs, path=path)
 
-    def is_installed(self) -> bool:
-        return found(PROGRAM, self._path) is not None
+    def missing(self) -> str:
+        if not found(PROGRAM, self._path):
+            return f"the program {PROGRAM} is not installed"
+        return missing_driver(self._sysfs)
 
     def addresses(self) -> tuple[str, ...]:
         return nvidia_addresses(self._sysfs)
@@ -47,6 +50,8 @@ class NvidiaSmi:
         return NvidiaSmiCard(address, self._procfs)
 
     def answer(self, now: float) -> Answer | None:
+        if missing := missing_driver(self._sysfs):
+            raise BackendError(missing)
         self._loop.listen(now)
         cards = self._loop.cards
         return None if cards is None else Answer(cards, self._loop.heard_at)

@@ -26,7 +26,7 @@ from gpuwhyd.backends.nvml_library import (
     describe,
     load_binding,
 )
-from gpuwhyd.backends.nvml_pci import can_suspend, module_version, nvidia_addresses
+from gpuwhyd.backends.nvml_pci import can_suspend, missing_driver, module_version, nvidia_addresses
 from gpuwhyd.backends.nvml_sources import CardRead, sources_of
 from gpuwhyd.backends.pci import PowerPaths, bindings, has_ever_slept, instances_in, sleeps
 from gpuwhyd.backends.pci_names import pci_id
@@ -42,10 +42,6 @@ _SHY_SECONDS = 600.0
 _LOOK_AGAIN_SECONDS = 10.0
 """How often the whole bus is listed, which has 40 devices and more. What the driver has is listed every time, and tells at
 once of every card that it gets or loses; only one that it does not have yet waits so long."""
-
-_NO_DRIVER = (
-    "no kernel driver has the NVIDIA card: modprobe nvidia, unless it is on its way to another driver"
-)
 
 
 def _wall_usec() -> int:
@@ -102,8 +98,8 @@ class NvmlBackend:
             self._look_at_bus(library)
             if not self._slots:
                 return ProbeResult(answer=Probe.LATER, message="no NVIDIA card on the PCI bus", no_card=True)
-            if not self._have_driver() and module_version(self._sysfs) is not None:
-                return ProbeResult(answer=Probe.LATER, message=_NO_DRIVER)
+            if not self._have_driver():
+                return ProbeResult(answer=Probe.LATER, message=missing_driver(self._sysfs))
             asleep = self._asleep()
             if len(asleep) < len(self._slots) and not self._is_shy(asleep):
                 self._initialise(library, asleep, attach_all=not asleep)
@@ -130,7 +126,7 @@ class NvmlBackend:
             if not self._slots:
                 raise NoCardError("no NVIDIA card is left on the PCI bus")
             if not self._have_driver():
-                raise BackendUnavailableError(_NO_DRIVER)
+                raise BackendUnavailableError(missing_driver(self._sysfs))
             asleep = self._asleep()
             held = self._held(asleep, now)
             if not held:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gpuwhyd.backends.pci import PowerPaths, may_suspend, names_in
+from gpuwhyd.backends.pci import PowerPaths, bound_to, may_suspend, names_in
 from gpuwhyd.kernel_files import read_text
 
 _VENDOR_NVIDIA = "0x10de"
@@ -54,6 +54,19 @@ def _driver_can_suspend(procfs: Path, address: str) -> bool:
         "",
     )
     return not status.startswith(("disabled", "not supported"))
+
+
+def missing_driver(sysfs: Path) -> str:
+    """What to do where NVIDIA's driver has no card; empty where it has one.
+
+    Where it has none, neither NVML nor nvidia-smi may be called: run as root, they run nvidia-modprobe, which loads a
+    driver that may have been left out on purpose.
+    """
+    if bound_to(sysfs, "nvidia"):
+        return ""
+    if module_version(sysfs) is None:
+        return "the NVIDIA kernel module is not loaded: modprobe nvidia, or see `dmesg | grep -i nvrm`"
+    return "no kernel driver has the NVIDIA card: modprobe nvidia, unless it is on its way to another driver"
 
 
 def module_version(sysfs: Path) -> str | None:

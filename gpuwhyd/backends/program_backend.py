@@ -51,7 +51,9 @@ class Program(Protocol):
         """What is said where there are none of its cards."""
         ...
 
-    def is_installed(self) -> bool: ...
+    def missing(self) -> str:
+        """What there must be before it may be run, and is not: itself, a driver. Empty when all is there."""
+        ...
 
     def addresses(self) -> Sequence[str]:
         """PCI addresses of its cards, in bus order. Raises OSError."""
@@ -117,8 +119,8 @@ class ProgramBackend:
             return ProbeResult(answer=Probe.LATER, message=_hidden(error))
         if not addresses:
             return ProbeResult(answer=Probe.LATER, message=self._program.no_card, no_card=True)
-        if not self._program.is_installed():
-            return ProbeResult(answer=Probe.LATER, message=f"the program {self.name} is not installed")
+        if missing := self._program.missing():
+            return ProbeResult(answer=Probe.LATER, message=missing)
         return ProbeResult(answer=Probe.READY)
 
     def read(self) -> BackendReadings:

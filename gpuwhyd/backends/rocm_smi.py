@@ -61,8 +61,8 @@ class RocmSmi:
         self._run_at = float("-inf")
         self._complaint = ""
 
-    def is_installed(self) -> bool:
-        return found(PROGRAM, self._path) is not None
+    def missing(self) -> str:
+        return "" if found(PROGRAM, self._path) else f"the program {PROGRAM} is not installed"
 
     def addresses(self) -> list[str]:
         return bound_to(self._sysfs, _DRIVER)

@@ -85,6 +85,17 @@ def test_without_the_program_it_waits_quietly(awake: SmiRig) -> None:
     assert (result.answer, result.message) == (Probe.LATER, "the program nvidia-smi is not installed")
 
 
+def test_a_driver_that_is_not_there_is_not_loaded_by_the_program(awake: SmiRig) -> None:
+    """Run as root, nvidia-smi loads it."""
+    awake.sysfs.unbind(ADDRESS)
+    result = awake.backend.probe()
+    assert (result.answer, result.no_card) == (Probe.LATER, False)
+    assert "modprobe nvidia" in result.message
+    with pytest.raises(BackendError, match="modprobe nvidia"):
+        awake.read()
+    assert awake.program.runs == []
+
+
 def test_without_a_card_it_waits_quietly(rig: SmiRig) -> None:
     assert rig.backend.probe().answer is Probe.LATER
     with pytest.raises(NoCardError, match="no NVIDIA card"):

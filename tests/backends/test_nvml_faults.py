@@ -85,6 +85,25 @@ def test_a_driver_that_cannot_be_initialised_is_waited_for(rig, code, advice):
     assert rig.backend.probe().answer is Probe.READY
 
 
+@pytest.mark.parametrize(
+    ("loaded", "advice"),
+    [
+        (False, "the NVIDIA kernel module is not loaded: modprobe nvidia"),
+        (True, "no kernel driver has the NVIDIA card"),
+    ],
+)
+def test_a_driver_that_does_not_have_the_card_is_waited_for_without_nvml(rig, loaded, advice):
+    """NVML, called as root, would load a driver that was left out on purpose."""
+    rig.add_card()
+    rig.sysfs.unbind(ADDRESS)
+    if loaded:
+        rig.sysfs.set_module_version("550.54.14")
+    found = rig.backend.probe()
+    assert (found.answer, found.no_card) == (Probe.LATER, False)
+    assert advice in found.message
+    assert rig.driver.calls() == 0
+
+
 def test_an_unloaded_driver_fails_the_read_and_a_loaded_one_is_taken_up(rig):
     rig.add_card()
     assert states(rig.read()) == [GpuState.AWAKE]

@@ -76,16 +76,16 @@ class AmdsmiBackend:
         self._sources: tuple[FieldSource, ...] = ()
 
     def probe(self) -> ProbeResult:
-        self._look_at_bus()
-        if not self._slots:
-            return ProbeResult(
-                answer=Probe.LATER, message=f"no card has the kernel driver {DRIVER}", no_card=True
-            )
         try:
+            self._look_at_bus()
+            if not self._slots:
+                return ProbeResult(
+                    answer=Probe.LATER, message=f"no card has the kernel driver {DRIVER}", no_card=True
+                )
             self._library.locate()
             if not self._resting(self._monotonic()):
                 self._initialise()
-        except BackendUnavailableError as error:
+        except (BackendUnavailableError, BackendError) as error:
             # A mismatch of library and wrapper too: a package update mends it, and nothing is loaded until then.
             return ProbeResult(answer=Probe.LATER, message=str(error))
         return ProbeResult(answer=Probe.READY)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from gpuwhyd.backends.pci import names_in
+from gpuwhyd.errors import BackendError
 from gpuwhyd.kernel_files import read_text
 
 
@@ -14,7 +15,7 @@ def is_on_battery(sysfs: Path) -> bool:
     folder = sysfs / "class/power_supply"
     try:
         names = names_in(str(folder))
-    except OSError:  # a sandbox hides it: then nobody knows, and nothing is done more seldom
+    except BackendError:  # a sandbox hides it: then nobody knows, and nothing is done more seldom
         return False
     return any(
         read_text(f"{folder}/{name}/type") == "Battery"

@@ -82,7 +82,10 @@ class ChassisBackend:
     def probe(self) -> ProbeResult:
         if not Path(f"{self._sysfs}/class/hwmon").is_dir():
             return ProbeResult(answer=Probe.NEVER, message="this kernel has no hardware monitoring (hwmon)")
-        self._look(self._monotonic())
+        try:
+            self._look(self._monotonic())
+        except BackendError as error:
+            return ProbeResult(answer=Probe.LATER, message=str(error))
         if self._groups:
             return ProbeResult(answer=Probe.READY)
         message = "; ".join(self._complaints) or "no fan of the machine itself is known to cool a GPU"
@@ -124,9 +127,9 @@ class ChassisBackend:
 
     def _look(self, now: float) -> None:
         """Finds chips and GPUs anew when any has come or gone."""
-        self._looked_at = now
         hwmon = f"{self._sysfs}/class/hwmon"
         listed = sorted(names_in(hwmon)), sorted(names_in(f"{self._sysfs}/bus/pci/devices"))
+        self._looked_at = now
         if listed == self._listed:
             return
         self._listed, self._told_at, self._sources_at = listed, now, float("-inf")

@@ -7,6 +7,7 @@ from pathlib import Path
 from gpuwhyd.backends.hwmon import MILLI, channels
 from gpuwhyd.backends.pci import names_in
 from gpuwhyd.backends.sysfs import Attributes
+from gpuwhyd.errors import BackendError
 from gpuwhyd.kernel_files import read_text
 
 CELSIUS = (1.0, 125.0)
@@ -82,7 +83,7 @@ class CpuTemperature:
         """The first kind of sensor that gives a value."""
         try:
             entries = sorted(names_in(self._hwmon))
-        except PermissionError:  # a sandbox hides them all
+        except BackendError:  # a sandbox hides it: then no sensor tells
             entries = []
         named = [(f"{self._hwmon}/{entry}", read_text(f"{self._hwmon}/{entry}/name")) for entry in entries]
         for sensor in _SENSORS:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from gpuwhyd.backends.base import Backend, BackendReadings, Probe, ProbeResult
-from gpuwhyd.errors import NoCardError
+from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.model import FieldSource
 
 
@@ -11,7 +11,7 @@ class Deferred:
     """See backends/base.py for the contract. Once made, the backend itself is asked for everything."""
 
     def __init__(self, name: str, *, no_card: Callable[[], str], make: Callable[[], Backend]) -> None:
-        """`no_card` says why there is nothing to read, empty when there is something. It looks without waking a card."""
+        """`no_card` says why there is nothing to read, empty when there is something. It looks without waking a card; it may raise BackendError."""
         self.name = name
         self._no_card = no_card
         self._make = make
@@ -27,8 +27,8 @@ class Deferred:
             return None
         try:
             absent = self._no_card()
-        except OSError as error:
-            return ProbeResult(answer=Probe.LATER, message=f"the PCI bus cannot be looked at: {error}")
+        except BackendError as error:
+            return ProbeResult(answer=Probe.LATER, message=str(error))
         return ProbeResult(answer=Probe.LATER, message=absent, no_card=True) if absent else None
 
     def probe(self) -> ProbeResult:

@@ -7,6 +7,7 @@ and labels wakes no card; reading an `_input` does.
 import re
 
 from gpuwhyd.backends.pci import names_in
+from gpuwhyd.errors import BackendError
 from gpuwhyd.kernel_files import read_text
 
 MILLI = 1e-3
@@ -41,5 +42,5 @@ def labels(directory: str, kind: str) -> dict[str, int]:
 def _names(directory: str) -> list[str]:
     try:
         return names_in(directory)
-    except PermissionError:  # a sandbox that hides one card's sensors: it has none, then
+    except BackendError:  # a sandbox that hides one card's sensors: it has none, then
         return []

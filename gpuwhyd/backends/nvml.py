@@ -105,7 +105,7 @@ class NvmlBackend:
                 self._initialise(library, asleep, attach_all=not asleep)
         except BindingMissingError as error:
             return ProbeResult(answer=Probe.NEVER, message=str(error))
-        except BackendUnavailableError as error:
+        except (BackendUnavailableError, BackendError) as error:
             return ProbeResult(answer=Probe.LATER, message=str(error))
         return ProbeResult(answer=Probe.READY)
 

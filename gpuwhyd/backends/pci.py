@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpuwhyd.errors import BackendError
 from gpuwhyd.kernel_files import device_sleeps, read_text
 
 ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.IGNORECASE)
@@ -21,13 +22,15 @@ def gpu_id(pci_address: str) -> str:
 
 
 def names_in(directory: str) -> list[str]:
-    """What a directory lists; nothing when it is not there or not to be seen. When this changes, something was plugged
+    """What a directory lists; nothing when it is not there. When this changes, something was plugged
     or unplugged.
+
+    Raises BackendError where it is there and hidden from us.
     """
     try:
         return os.listdir(directory)  # noqa: PTH208 - names are all that is wanted, every tick
-    except PermissionError:
-        raise
+    except PermissionError as error:
+        raise _hidden(directory, error) from error
     except OSError:  # also of a device that is just going away
         return []
 
@@ -35,7 +38,7 @@ def names_in(directory: str) -> list[str]:
 def instances_in(directory: str) -> dict[str, int]:
     """What a directory of sysfs lists, each with its inode; nothing when it is not there. No more costly than the names.
 
-    Raises PermissionError.
+    Raises BackendError where it is there and hidden from us.
 
     The kernel gives every entry a new inode number, and does not use one again: another number under the same name
     means that it went and came back (fs/kernfs).
@@ -43,16 +46,22 @@ def instances_in(directory: str) -> dict[str, int]:
     try:
         with os.scandir(directory) as entries:
             return {entry.name: entry.inode() for entry in entries}
-    except PermissionError:
-        raise
+    except PermissionError as error:
+        raise _hidden(directory, error) from error
     except OSError:  # also of a device that is just going away
         return {}
+
+
+def _hidden(directory: str, error: OSError) -> BackendError:
+    return BackendError(
+        f"{directory} cannot be listed ({error.strerror}): look for what hides it from gpuwhyd"
+    )
 
 
 def bindings(sysfs: Path, driver: str) -> dict[str, int]:
     """The PCI addresses of the devices that a driver has, in bus order; another number means that one was bound anew.
 
-    A card's audio function has another driver.
+    A card's audio function has another driver. Raises BackendError where the kernel's list is hidden from us.
     """
     entries = instances_in(f"{sysfs}/bus/pci/drivers/{driver}")
     return {name: entries[name] for name in sorted(entries) if ADDRESS.fullmatch(name)}

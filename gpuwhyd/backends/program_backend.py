@@ -52,11 +52,11 @@ class Program(Protocol):
         ...
 
     def missing(self) -> str:
-        """What there must be before it may be run, and is not: itself, a driver. Empty when all is there."""
+        """What there must be before it may be run, and is not: itself, a driver. Empty when all is there. Raises BackendError."""
         ...
 
     def addresses(self) -> Sequence[str]:
-        """PCI addresses of its cards, in bus order. Raises OSError."""
+        """PCI addresses of its cards, in bus order. Raises BackendError."""
         ...
 
     def meet(self, address: str) -> ProgramCard: ...
@@ -115,11 +115,12 @@ class ProgramBackend:
     def probe(self) -> ProbeResult:
         try:
             addresses = self._program.addresses()
-        except OSError as error:
-            return ProbeResult(answer=Probe.LATER, message=_hidden(error))
+            missing = self._program.missing()
+        except BackendError as error:
+            return ProbeResult(answer=Probe.LATER, message=str(error))
         if not addresses:
             return ProbeResult(answer=Probe.LATER, message=self._program.no_card, no_card=True)
-        if missing := self._program.missing():
+        if missing:
             return ProbeResult(answer=Probe.LATER, message=missing)
         return ProbeResult(answer=Probe.READY)
 
@@ -157,10 +158,7 @@ class ProgramBackend:
         return tuple(source for reading in last.readings for source in self._sources_of(reading, last))
 
     def _look_at_bus(self) -> None:
-        try:
-            addresses = self._program.addresses()
-        except OSError as error:
-            raise BackendError(_hidden(error)) from error
+        addresses = self._program.addresses()
         if list(addresses) != list(self._slots):
             self._program.start_over()
             self._slots = {address: self._slots.get(address) or self._meet(address) for address in addresses}
@@ -218,7 +216,3 @@ class ProgramBackend:
         if last.answer is not None:
             complaint = f"{self.name} " + ("does not list it" if told is None else "says that it is lost")
         return (unread_source(reading, complaint),)
-
-
-def _hidden(error: OSError) -> str:
-    return f"the PCI bus cannot be looked at: {error}"

@@ -99,8 +99,8 @@ class SysfsBackend:
     def probe(self) -> ProbeResult:
         try:
             addresses = bound_to(self._sysfs, self.name)
-        except OSError as error:
-            return ProbeResult(answer=Probe.LATER, message=self._hidden(error))
+        except BackendError as error:
+            return ProbeResult(answer=Probe.LATER, message=str(error))
         if not addresses:
             return ProbeResult(
                 answer=Probe.LATER, message=f"no card has the kernel driver {self.name}", no_card=True
@@ -140,10 +140,7 @@ class SysfsBackend:
 
         One that was bound anew is met anew, however quickly that went: its hwmon and DRM devices have other numbers.
         """
-        try:
-            before, bound = self._bindings, bindings(self._sysfs, self.name)
-        except OSError as error:
-            raise BackendError(self._hidden(error)) from error
+        before, bound = self._bindings, bindings(self._sysfs, self.name)
         if bound != before:
             self._slots = {
                 address: self._slots[address] if before.get(address) == number else self._meet(address, now)
@@ -180,9 +177,6 @@ class SysfsBackend:
         """The DRM and hwmon devices that the driver has made of a card so far."""
         device = self._sysfs / "bus/pci/devices" / address
         return {**instances_in(f"{device}/drm"), **instances_in(f"{device}/hwmon")}
-
-    def _hidden(self, error: OSError) -> str:
-        return f"the cards of {self.name} cannot be listed ({error.strerror}); look for what hides /sys from gpuwhyd"
 
     def _reading(self, address: str, now: float) -> GpuReading:
         slot = self._slots[address]

@@ -74,7 +74,7 @@ class Who:
         self._processes_hidden = processes_hidden
         self._gpu_users = gpu_users
         self._host = host
-        self._worker: Worker[Found] = Worker("processes")
+        self._worker = Worker("processes")
         self._nameless = False
         self._exits: list[ProcessExit] = []
         """Not yet told: what is noticed too late for one tick is told with the next."""

@@ -5,7 +5,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ class LateError(TimeoutError):
     """The deadline has passed; apart from TimeoutError, because a job's own ETIMEDOUT is one."""
 
 
-class Worker(Generic[T]):
+class Worker:
     """One daemon thread, one call at a time. It is started by the first call, and by the first after `rest`.
 
     A call that never returns keeps its thread, and nothing else: the process can still end, because the thread is a
@@ -24,7 +24,9 @@ class Worker(Generic[T]):
     """
 
     def __init__(self, name: str) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], T], asyncio.Future[T]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = (
+            queue.SimpleQueue()
+        )
         self._name = name
         self._unfinished = 0
         self._has_thread = False
@@ -66,19 +68,19 @@ class Worker(Generic[T]):
             else:
                 self._hand_over(future, future.set_result, result)
 
-    def _hand_over(self, future: asyncio.Future[T], finish: Callable[[Any], None], outcome: object) -> None:
+    def _hand_over(self, future: asyncio.Future[Any], finish: Callable[[Any], None], outcome: object) -> None:
         try:
             future.get_loop().call_soon_threadsafe(self._finish, future, finish, outcome)
         except RuntimeError:
             log.debug("a late answer found the daemon gone")
 
-    def _finish(self, future: asyncio.Future[T], finish: Callable[[Any], None], outcome: object) -> None:
+    def _finish(self, future: asyncio.Future[Any], finish: Callable[[Any], None], outcome: object) -> None:
         """In the loop's thread."""
         self._unfinished -= 1
         if not future.done():  # else it comes too late, or nobody wants it any more
             finish(outcome)
 
 
-def _expire(future: asyncio.Future[T]) -> None:
+def _expire(future: asyncio.Future[Any]) -> None:
     if not future.done():
         future.set_exception(LateError())

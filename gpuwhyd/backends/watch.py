@@ -31,7 +31,7 @@ class BackendWatch:
         self.health = BackendHealth(name=backend.name, state=BackendState.WAITING, message="not asked yet")
         self._backend = backend
         self._monotonic_seconds = monotonic_seconds
-        self._worker: Worker[BackendReadings | ProbeResult] = Worker(f"backend-{backend.name}")
+        self._worker = Worker(f"backend-{backend.name}")
         self._open = False
         self._next_try_seconds = float("-inf")
         self._retry_seconds = FIRST_RETRY_SECONDS
@@ -186,7 +186,7 @@ class BackendWatch:
 
     async def _close(self, deadline_seconds: float) -> None:
         try:
-            await self._worker.call(self._closed, deadline_seconds)
+            await self._worker.call(self._backend.close, deadline_seconds)
         except LateError:
             self._was_late = True
             log.warning(
@@ -194,10 +194,6 @@ class BackendWatch:
             )
         except Exception:  # a fault of ours or a driver's: the other backends must still be read
             log.exception("%s could not let go of the driver", self._backend.name)
-
-    def _closed(self) -> BackendReadings:
-        self._backend.close()
-        return BackendReadings(readings=())
 
     def _set(self, state: BackendState, message: str, *, has_no_card: bool = False) -> None:
         before = self.health

@@ -91,7 +91,7 @@ class EventsReader:
         self._history = history
         self._current = current
         self._viewer = viewer
-        self._worker: Worker[list[object]] = Worker("gpuwhyd-history")
+        self._worker = Worker("gpuwhyd-history")
         self._begun = 0
         self._finished = 0
         self._senders: set[str] = set()

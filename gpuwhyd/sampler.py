@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gpuwhyd.backends.base import Backend
-from gpuwhyd.backends.chassis_fans import CHASSIS
 from gpuwhyd.backends.merge import merged
 from gpuwhyd.backends.watch import BackendWatch
-from gpuwhyd.model import BackendState, FieldSource, GpuState, Snapshot
+from gpuwhyd.model import CHASSIS, BackendState, FieldSource, GpuState, Snapshot
 from gpuwhyd.who import GpuUsers, Host, Processes, Who
 
 LONGEST_PAUSE_SECONDS = 20.0

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from gpuwhyd.backends.chassis_machine import is_portable
 from gpuwhyd.backends.fan_mode import mode_of_all
 from gpuwhyd.backends.plausible import RPM
 from gpuwhyd.backends.sysfs import Attributes
@@ -15,8 +16,6 @@ STANDSTILL_RPM = 100.0
 HIGHEST_STANDING_PERCENT = 30.0
 """Zero-RPM firmware leaves 23 to 28 % on a fan that it has stopped. More than this on a fan that stands still is worth
 telling: it is told to turn, and does not."""
-_PORTABLE_CHASSIS = frozenset({"8", "9", "10", "11", "14", "30", "31", "32"})
-"""SMBIOS 7.4.1: Portable, Laptop, Notebook, Hand Held, Sub Notebook, Tablet, Convertible, Detachable."""
 _CHANNEL = re.compile(r"fan([0-9]{1,2})_input|pwm([0-9]{1,2})", re.ASCII)
 _MODES = {0: FanMode.MANUAL, 1: FanMode.MANUAL, 2: FanMode.AUTO}
 """pwmN_enable: 0 is full speed without control, which no firmware would choose; 1 manual, 2 automatic."""
@@ -24,8 +23,7 @@ _MODES = {0: FanMode.MANUAL, 1: FanMode.MANUAL, 2: FanMode.AUTO}
 
 def is_built_into_portable(sysfs: Path, device: str) -> bool:
     """The card is inside a laptop, whose fans belong to the machine. One in an external case is `removable`."""
-    chassis = read_text(f"{sysfs}/class/dmi/id/chassis_type")
-    return chassis in _PORTABLE_CHASSIS and read_text(f"{device}/removable") != "removable"
+    return is_portable(sysfs) and read_text(f"{device}/removable") != "removable"
 
 
 class FanReader:

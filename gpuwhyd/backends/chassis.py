@@ -13,7 +13,7 @@ from pathlib import Path
 from gpuwhyd.backends import chassis_chip
 from gpuwhyd.backends.base import BackendReadings, Probe, ProbeResult
 from gpuwhyd.backends.chassis_chip import FanChip
-from gpuwhyd.backends.chassis_fans import CHASSIS, GPU_DRIVERS, FanRule, Owner, PlacedFan, plan
+from gpuwhyd.backends.chassis_fans import GPU_DRIVERS, FanRule, Owner, PlacedFan, plan
 from gpuwhyd.backends.chassis_machine import gpus_of, is_portable, machine_name
 from gpuwhyd.backends.cpu_temperature import CpuTemperature
 from gpuwhyd.backends.fan_mode import mode_of_all
@@ -22,6 +22,7 @@ from gpuwhyd.backends.pci_names import device_name, pci_id
 from gpuwhyd.errors import BackendError, NoCardError
 from gpuwhyd.kernel_files import read_text
 from gpuwhyd.model import (
+    CHASSIS,
     FanReading,
     FieldSource,
     GpuIdentity,

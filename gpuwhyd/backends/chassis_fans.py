@@ -12,9 +12,6 @@ from enum import StrEnum
 
 from gpuwhyd.model import FanMode
 
-CHASSIS = "chassis"
-"""Backend and vendor of the machine's own fans."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FanRule:

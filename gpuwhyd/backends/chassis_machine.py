@@ -5,8 +5,9 @@ DMI: class/dmi/id, chassis types of the SMBIOS specification, table 17. Machines
 
 from pathlib import Path
 
-from gpuwhyd.backends.pci import ADDRESS, gpu_id, names_in
+from gpuwhyd.backends.pci import gpu_id, names_in
 from gpuwhyd.kernel_files import read_text
+from gpuwhyd.model import PCI_ADDRESS
 
 _PORTABLE_TYPES = frozenset({"8", "9", "10", "11", "14", "30", "31", "32"})
 """Portable, laptop, notebook, hand held, sub notebook, tablet, convertible, detachable."""
@@ -49,7 +50,7 @@ def machine_name(sysfs: Path) -> str | None:
 def gpus_of(sysfs: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The ids of all GPUs, and of those that are built in and no part of the CPU; in bus order."""
     devices = f"{sysfs}/bus/pci/devices"
-    addresses = sorted(name for name in names_in(devices) if ADDRESS.fullmatch(name))
+    addresses = sorted(name for name in names_in(devices) if PCI_ADDRESS.fullmatch(name))
     gpus = [
         address
         for address in addresses

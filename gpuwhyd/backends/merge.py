@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
-from gpuwhyd.backends.chassis_fans import CHASSIS
-from gpuwhyd.model import FanMode, GpuIdentity, GpuReading, GpuState
+from gpuwhyd.model import CHASSIS, FanMode, GpuIdentity, GpuReading, GpuState
 
 _ALWAYS_OF_THE_FIRST = frozenset({"gpu", "backend", "state", "fan_mode", "fans"})
 _QUANTITIES = tuple(field.name for field in fields(GpuReading) if field.name not in _ALWAYS_OF_THE_FIRST)

@@ -46,10 +46,6 @@ class SmiLoop:
         """When the newest document came; before the first one, when the child was started."""
 
     @property
-    def is_running(self) -> bool:
-        return self._child is not None
-
-    @property
     def cards(self) -> dict[str, Told] | None:
         """By GPU id, of the newest document; `None` before the first one."""
         return self._cards

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 from gpuwhyd.backends.nvidia_smi_processes import bytes_of, processes_of
 from gpuwhyd.backends.nvidia_smi_stream import DOCUMENT_LIMIT_BYTES, DocumentError
-from gpuwhyd.backends.pci import ADDRESS, gpu_id
+from gpuwhyd.backends.pci import gpu_id
 from gpuwhyd.backends.plausible import (
     CELSIUS,
     FAN_PERCENT,
@@ -22,7 +22,7 @@ from gpuwhyd.backends.plausible import (
     within,
 )
 from gpuwhyd.backends.program_answer import Told
-from gpuwhyd.model import FanMode, FanReading, GpuIdentity, GpuReading, GpuState
+from gpuwhyd.model import PCI_ADDRESS, FanMode, FanReading, GpuIdentity, GpuReading, GpuState
 
 BACKEND_NAME = "nvidia-smi"
 _PROLOG = re.compile(r"<\?xml[^>]*\?>|<!DOCTYPE[^>\[]*>")
@@ -130,7 +130,7 @@ def place_of(texts: Mapping[str, str], quantity: str) -> str | None:
 
 def normal_address(text: str) -> str | None:
     """`00000000:0C:00.0` -> `0000:0c:00.0`, as the kernel writes it."""
-    if not ADDRESS.fullmatch(text):
+    if not PCI_ADDRESS.fullmatch(text):
         return None
     domain, _, rest = text.partition(":")
     return f"{int(domain, 16):04x}:{rest}".lower()

@@ -5,15 +5,12 @@ What a card's `power` directory and its configuration (`vendor`, `class`, ...) s
 """
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpuwhyd.errors import BackendError
 from gpuwhyd.kernel_files import device_sleeps, read_text
-
-ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.IGNORECASE)
-"""Domain (32 bits where a hypervisor or VMD makes more), bus, device, function."""
+from gpuwhyd.model import PCI_ADDRESS
 
 
 def gpu_id(pci_address: str) -> str:
@@ -64,7 +61,7 @@ def bindings(sysfs: Path, driver: str) -> dict[str, int]:
     A card's audio function has another driver. Raises BackendError where the kernel's list is hidden from us.
     """
     entries = instances_in(f"{sysfs}/bus/pci/drivers/{driver}")
-    return {name: entries[name] for name in sorted(entries) if ADDRESS.fullmatch(name)}
+    return {name: entries[name] for name in sorted(entries) if PCI_ADDRESS.fullmatch(name)}
 
 
 def bound_to(sysfs: Path, driver: str) -> list[str]:

@@ -10,10 +10,10 @@ import json
 import re
 from collections.abc import Mapping
 
-from gpuwhyd.backends.pci import ADDRESS, gpu_id
+from gpuwhyd.backends.pci import gpu_id
 from gpuwhyd.backends.plausible import BYTES, CELSIUS, MEGAHERTZ, PERCENT, RPM, WATTS, within
 from gpuwhyd.backends.program_answer import Told
-from gpuwhyd.model import FanReading, GpuIdentity, GpuProcess, GpuReading
+from gpuwhyd.model import PCI_ADDRESS, FanReading, GpuIdentity, GpuProcess, GpuReading
 
 BACKEND_NAME = "rocm-smi"
 ANSWER_LIMIT_BYTES = 4 << 20
@@ -107,7 +107,7 @@ def _reading(
     card: Mapping[str, str], system: Mapping[str, str], processes: tuple[GpuProcess, ...] | None
 ) -> GpuReading | None:
     address = card.get("pci bus", "").lower()
-    if not ADDRESS.fullmatch(address):
+    if not PCI_ADDRESS.fullmatch(address):
         return None
     driver = _word(system, "driver version")
     used = _quantity(card, "memory_used_bytes")

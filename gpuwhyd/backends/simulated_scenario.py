@@ -14,7 +14,7 @@ from gpuwhyd.backends.simulated_model import (
     ThermalModel,
 )
 from gpuwhyd.errors import ConfigError
-from gpuwhyd.model import FanMode
+from gpuwhyd.model import PCI_ADDRESS, FanMode
 from gpuwhyd.resources import resource
 from gpuwhyd.tables import (
     Key,
@@ -59,7 +59,7 @@ _CELSIUS = number(-20, 120, "degC")
 _PERCENT = number(0, 100, "%")
 _WATTS = number(0, 5000, "W")
 _NAME = text(r"[^\x00-\x1f\x7f]{1,200}", "a name")
-_PCI_ADDRESS = text(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", 'a PCI address such as "0000:01:00.0"')
+_PCI_ADDRESS = text(PCI_ADDRESS.pattern, 'a PCI address such as "0000:01:00.0"')
 _MOST_CARDS = 16
 _MOST_PROGRAMS = 200
 

@@ -57,10 +57,6 @@ class Framer:
         self._prefix: Prefix | None = None
         self._header: Header | None = None
 
-    @property
-    def buffered_bytes(self) -> int:
-        return len(self._buffer)
-
     def feed(self, data: bytes) -> None:
         if self._skip_bytes:
             skipped = min(self._skip_bytes, len(data))

@@ -11,7 +11,6 @@ from gpuwhyd.engine.saved import table
 from gpuwhyd.engine.sentences import ADVICE_COOLER, headline
 from gpuwhyd.engine.settings import EngineSettings
 from gpuwhyd.engine.shared_heat import (
-    CHASSIS,
     Cooler,
     SharedGpu,
     cools_the_machine,
@@ -19,6 +18,7 @@ from gpuwhyd.engine.shared_heat import (
     is_part_of_the_cpu,
 )
 from gpuwhyd.model import (
+    CHASSIS,
     AlertEvent,
     BackendEvent,
     BackendHealth,

@@ -12,13 +12,13 @@ from gpuwhyd.engine.hot_spots import HotSpots
 from gpuwhyd.engine.ledger import Ledger
 from gpuwhyd.engine.neighbours import Neighbour, Outside
 from gpuwhyd.engine.rules import RuleBook
-from gpuwhyd.engine.shared_heat import CHASSIS, Cooler, has_no_fan, summed
+from gpuwhyd.engine.shared_heat import Cooler, has_no_fan, summed
 from gpuwhyd.engine.spikes import SpikeWatch
 from gpuwhyd.engine.suspicion import Suspicion
 from gpuwhyd.engine.tachometers import Tachometers
 from gpuwhyd.engine.thermal.card import Thermal
 from gpuwhyd.engine.watchers import Watchers
-from gpuwhyd.model import GpuIdentity, GpuReading, GpuState, GpuUse
+from gpuwhyd.model import CHASSIS, GpuIdentity, GpuReading, GpuState, GpuUse
 
 
 @dataclass(slots=True)

@@ -11,10 +11,8 @@ from gpuwhyd.engine.cpu_heat import CpuHeat
 from gpuwhyd.engine.heat import Heat
 from gpuwhyd.engine.ledger import Account, Ledger
 from gpuwhyd.engine.suspects import leading_suspects
-from gpuwhyd.model import FanMode, GpuReading, GpuState, Suspect
+from gpuwhyd.model import CHASSIS, FanMode, GpuReading, GpuState, Suspect
 
-CHASSIS = "chassis"
-"""The vendor of a fan of the machine itself."""
 _MAYBE_PART_OF_THE_CPU = frozenset({"amd", "intel"})
 
 

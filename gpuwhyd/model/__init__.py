@@ -15,7 +15,16 @@ from gpuwhyd.model.events import (
     SpikeEvent,
 )
 from gpuwhyd.model.explanation import Cause, Evidence, Explanation, Outlook, Suspect
-from gpuwhyd.model.gpu import FanControl, FanCurvePoint, FanReading, GpuIdentity, GpuProcess, GpuReading
+from gpuwhyd.model.gpu import (
+    CHASSIS,
+    PCI_ADDRESS,
+    FanControl,
+    FanCurvePoint,
+    FanReading,
+    GpuIdentity,
+    GpuProcess,
+    GpuReading,
+)
 from gpuwhyd.model.host import HostProcess, HostReading, HostUse
 from gpuwhyd.model.plain import as_plain
 from gpuwhyd.model.programs import GpuUse, ProcessExit, ProcessIdentity, Program, ProgramKind
@@ -24,6 +33,8 @@ from gpuwhyd.model.source import FieldSource, Lack
 from gpuwhyd.model.states import BackendState, FanMode, GpuState, Severity
 
 __all__ = [
+    "CHASSIS",
+    "PCI_ADDRESS",
     "AlertEvent",
     "BackendEvent",
     "BackendHealth",

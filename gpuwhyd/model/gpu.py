@@ -1,8 +1,14 @@
 """What one backend says of one GPU at one moment."""
 
+import re
 from dataclasses import dataclass
 
 from gpuwhyd.model.states import FanMode, GpuState
+
+CHASSIS = "chassis"
+"""The vendor of a fan of the machine itself, and the backend that reads it."""
+PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.IGNORECASE)
+"""Domain (32 bits where a hypervisor or VMD makes more), bus, device, function."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,9 @@ import os
 import re
 from pathlib import Path
 
+from gpuwhyd.model import PCI_ADDRESS
 from gpuwhyd.processes.procfs import read_file
 
-_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.IGNORECASE)
 _MINOR = re.compile(rb"^Device Minor:[ \t]*([0-9]{1,6})[ \t]*$", re.MULTILINE)
 _INFORMATION_LIMIT_BYTES = 4096
 
@@ -35,7 +35,7 @@ class GpuNodes:
             name = os.readlink(f"{self._drm}/{node}/device").rpartition("/")[2]  # noqa: PTH115
         except OSError:  # a node that was kept open while its card was unplugged
             return None
-        return name.lower() if _ADDRESS.fullmatch(name) else None
+        return name.lower() if PCI_ADDRESS.fullmatch(name) else None
 
     def _of_nvidia(self, node: str) -> str | None:
         if self._minors is None:
@@ -56,6 +56,6 @@ class GpuNodes:
                 )
             except OSError:  # just unplugged
                 continue
-            if minor is not None and _ADDRESS.fullmatch(name):
+            if minor is not None and PCI_ADDRESS.fullmatch(name):
                 found.append((f"nvidia{int(minor[1])}", name.lower()))
         return found

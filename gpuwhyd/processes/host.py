@@ -9,14 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from gpuwhyd.model import GpuReading, HostProcess, HostReading
+from gpuwhyd.model import CHASSIS, GpuReading, HostProcess, HostReading
 from gpuwhyd.processes.cpu_time import BusyProcesses
 from gpuwhyd.processes.rapl import CpuPower
 
 _log = logging.getLogger(__name__)
 
-CHASSIS = "chassis"
-"""The vendor of readings of the machine's own fans; see GpuIdentity."""
 BUSY_PERCENT = 15.0
 """A CPU that does less does not make a fan audible, and it is not looked at who does it."""
 FAN_RISE_RPM = 300.0

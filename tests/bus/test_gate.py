@@ -274,7 +274,7 @@ def test_a_muted_senders_calls_are_passed_over_and_nobody_elses_lost():
                 assert isinstance(message, Frame)
                 senders.append(message.header.sender)
         assert [sender for sender in senders if sender != ":1.1"] == [":1.2", ":1.22", ":1.2"]
-        assert framer.buffered_bytes == 0
+        assert len(framer._buffer) == 0
         if chunk == len(stream):
             assert ":1.1" not in senders
 

@@ -88,7 +88,7 @@ def taken(
                 messages.append(found)
         except HeaderError:
             return messages, True
-        assert framer.buffered_bytes <= MESSAGE_LIMIT_BYTES + length
+        assert len(framer._buffer) <= MESSAGE_LIMIT_BYTES + length
     return messages, False
 
 

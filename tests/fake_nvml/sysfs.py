@@ -1,5 +1,6 @@
 """A fake sysfs with the PCI devices a test needs. Standard library only, as control.py."""
 
+import os
 from pathlib import Path
 
 NVIDIA, AMD, INTEL = "0x10de", "0x1002", "0x8086"
@@ -48,8 +49,11 @@ class FakeSysfs:
     def unbind(self, address: str) -> None:
         """No driver has the device, as between unbind and bind."""
         (self._device(address) / "driver").unlink(missing_ok=True)
-        for link in self.root.glob(f"bus/pci/drivers/*/{address}"):
-            link.unlink()
+        unbound = self.root / "unbound"
+        unbound.mkdir(exist_ok=True)
+        for link in list(self.root.glob(f"bus/pci/drivers/*/{address}")):
+            # Kept, because sysfs gives no inode number twice, and a file system does.
+            link.rename(unbound / str(len(os.listdir(unbound))))
 
     def remove(self, address: str) -> None:
         """Pulled out, or removed through its file `remove`."""

@@ -108,7 +108,7 @@ def problems_of(health: Plain, gpus: Sequence[Plain]) -> list[str]:
     if age is not None and age > max(_LATE_SECONDS, _LATE_FACTOR * (interval or 0.0)):
         found.append(f"No sample for {span(age)}: a driver call may hang. See: journalctl -u gpuwhyd")
     journal = cast("Plain", health.get("journal") or {})
-    if journal.get("state") in {"failing", "waiting"}:
+    if journal.get("state") in {"stalled", "away"}:  # absent or off: there is no journal to take them
         found.append(
             f"The journal takes no events, {journal.get('queued', 0)} wait. See: systemctl status systemd-journald"
         )

@@ -28,6 +28,10 @@ of the loop that writes or reads, so that with a busy worker a client's answer t
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; gives its exit status: 0 done, 1 `check` found faults, 2 error, 78 wrong configuration."""
+    if hasattr(
+        sys.stdout, "reconfigure"
+    ):  # the name of a program must not fail in a terminal of another encoding
+        sys.stdout.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     _set_up_log(options.log_level)
     try:

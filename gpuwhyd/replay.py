@@ -35,11 +35,11 @@ def events(row: Iterable[Snapshot], settings: EngineSettings) -> Iterator[tuple[
 
 def as_json(seconds: float, event: Event) -> str:
     """One line: `event`, `t`, and as far as the event has them `gpu`, `spike_id`, `rule`, `cause`, `confidence`,
-    `suspects`, `sentence`.
+    `suspects`, `sentence`. In ASCII, which every output can take.
     """
     table: dict[str, object] = {"event": event.kind.value, "t": round(seconds, 3)}
     table |= _details(event)
-    return json.dumps(table, ensure_ascii=False)
+    return json.dumps(table)
 
 
 def as_text(seconds: float, event: Event) -> str:

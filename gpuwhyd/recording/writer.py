@@ -95,4 +95,5 @@ def _identities(snapshot: Snapshot) -> Iterator[ProcessIdentity]:
 
 
 def _line(table: dict[str, Any]) -> str:
-    return json.dumps(table, ensure_ascii=False, separators=(",", ":")) + "\n"
+    """In ASCII: what is no UTF-8 in an argument or a path has a form there, and none in a UTF-8 file."""
+    return json.dumps(table, separators=(",", ":")) + "\n"

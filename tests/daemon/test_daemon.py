@@ -26,9 +26,10 @@ def here(tmp_path: Path, library: Path) -> Iterator[Machine]:
 
 
 @contextlib.contextmanager
-def burner() -> Iterator[subprocess.Popen[bytes]]:
+def burner(*arguments: bytes) -> Iterator[subprocess.Popen[bytes]]:
     """A real process that lives until it is told to end."""
-    process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    words = [sys.executable, "-c", "import sys; sys.stdin.read()", *arguments]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE)
     try:
         yield process
     finally:
@@ -75,6 +76,28 @@ def test_a_fan_that_spins_up_is_explained_by_the_process_that_heats(here: Machin
     until(lambda: here.events("spike-ended"), "the spike ends")
     assert len(here.events("spike-started")) == len(here.events("spike-ended")) == 1
     assert here.end() == 0
+
+
+def test_arguments_that_are_no_text_pass_through_the_whole_daemon(here: Machine) -> None:
+    """Its bytes come from /proc and leave over D-Bus, in the state file, in gpuwhy's answers and in a recording."""
+    card = here.add_card()
+    recording = here.folder / "card.jsonl"
+    with burner(b"caf\xe9.mp4") as process:
+        burn(card, process.pid)
+        here.start()
+        until(lambda: here.answer().get("cause") == "workload", "the workload is named")
+        [told] = here.ask("top")["gpus"][0]["processes"]
+        assert told["command_line"][-1] == "caf\ufffd.mp4"
+        plain = {"PATH": "/usr/bin", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+        for words in ((), ("top",), ("top", "--json"), ("history",), ("doctor",)):
+            assert command("gpuwhy", "--bus", here.address, *words, env=plain).returncode != 2, words
+        assert here.end() == 0
+        json.loads(here.state_file.read_bytes())
+        here.start("record", str(recording), wait=False)
+        until(lambda: recording.exists() and recording.read_text().count("\n") > 2, "snapshots are recorded")
+        assert here.end() == 0
+    assert r"caf\udce9.mp4" in recording.read_text()
+    assert "Traceback" not in here.log
 
 
 def test_a_kill_in_mid_spike_goes_on_with_the_same_spike(here: Machine) -> None:

@@ -44,6 +44,18 @@ def test_a_whole_story_comes_back_as_it_was() -> None:
     assert list(snapshots(lines(*row), "r")) == row
 
 
+def test_bytes_that_are_no_text_come_back_out_of_a_file_as_they_were(tmp_path: Path) -> None:
+    strange = replace(
+        ALICE, executable="/opt/caf\udce9/grün", command_line=("play", "caf\udce9.mp4", "\udcff")
+    )
+    row = [replace(FULL, uses=(GpuUse(gpu_id=CARD.id, process=strange, use=WORK),), host=None, host_uses=())]
+    path = tmp_path / "r.jsonl"
+    path.write_text("".join(lines(*row)), encoding="utf-8")
+    assert path.read_bytes().isascii()
+    with path.open(encoding="utf-8") as file:
+        assert list(snapshots(file, "r")) == row
+
+
 def test_who_somebody_is_stands_in_the_file_once() -> None:
     _, first, second = lines(FULL, replace(FULL, boottime_seconds=502.25))
     assert "hunter2" in first

@@ -70,6 +70,21 @@ def test_for_a_person_it_is_a_line_an_event(recording: Path, capsys: pytest.Capt
     assert "because game.service" in text
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)])
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_a_name_that_the_output_has_no_letters_for_ends_nothing(
+    recording: Path, form: tuple[str, ...], encoding: str
+) -> None:
+    text = recording.read_text()
+    recording.write_text(text.replace("game.service", "gr\\u00fcn\\udce9.service"))
+    command = [sys.executable, "-m", "gpuwhyd", "replay", str(recording), *form]
+    done = subprocess.run(
+        command, capture_output=True, check=False, env=os.environ | {"PYTHONIOENCODING": encoding}
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"spike-ended" in done.stdout
+
+
 def test_a_file_that_is_none_is_one_line_and_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

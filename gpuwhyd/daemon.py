@@ -9,7 +9,6 @@ import resource as limits
 import signal
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from gpuwhyd.config import DEFAULT_PATH, Settings, load
 from gpuwhyd.engine.engine import Engine
 from gpuwhyd.errors import ConfigError
 from gpuwhyd.kernel_files import read_text
-from gpuwhyd.model import Report, as_plain
+from gpuwhyd.model import Report, Snapshot, as_plain
 from gpuwhyd.outputs.base import Output
 from gpuwhyd.outputs.dbus_service import BusService
 from gpuwhyd.outputs.history import History, RecentHistory, open_history
@@ -67,7 +66,8 @@ class Daemon:
         self._settings = settings
         self._stop = asyncio.Event()
         self._unsaved = asyncio.Event()
-        self._started_usec = time.time_ns() // 1000
+        self._clock = SystemClock()
+        self._started_usec, self._started_seconds = self._clock.wall_usec(), self._clock.boottime_seconds()
         self._samples = 0
         self._report: Report | None = None
         self._notes: list[str] = []
@@ -215,13 +215,12 @@ class Daemon:
         """What GetHealth and `gpuwhy doctor` tell of the daemon itself."""
         snapshot = self._report.snapshot if self._report else None
         usage = limits.getrusage(limits.RUSAGE_SELF)
-        uptime_seconds = (time.time_ns() // 1000 - self._started_usec) / 1e6
         return {
             "version": __version__,
             "started_usec": self._started_usec,
-            "uptime_seconds": uptime_seconds,
+            "uptime_seconds": self._clock.boottime_seconds() - self._started_seconds,
             "samples": self._samples,
-            "last_sample_seconds_ago": None if snapshot is None else self._sample_age(snapshot.wall_usec),
+            "last_sample_seconds_ago": None if snapshot is None else self._sample_age(snapshot),
             "sample_interval_seconds": self._sampler.interval_seconds,
             "backends": [] if snapshot is None else [as_plain(health) for health in snapshot.backends],
             "bus_library": library.description(),
@@ -236,10 +235,10 @@ class Daemon:
             "notes": list(self._notes),
         }
 
-    def _sample_age(self, wall_usec: int) -> float | None:
+    def _sample_age(self, snapshot: Snapshot) -> float | None:
         if self._options.simulate is not None:
             return None  # simulated time runs faster
-        return max(0.0, time.time() - wall_usec / 1e6)
+        return self._clock.boottime_seconds() - snapshot.boottime_seconds
 
 
 def build_sampler(options: Options, settings: Settings) -> Sampler:

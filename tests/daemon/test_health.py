@@ -1,0 +1,65 @@
+"""What the daemon tells of itself, from within: for what a process of its own cannot be shown."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gpuwhyd.bus.connection import BusConnection
+from gpuwhyd.config import Settings
+from gpuwhyd.daemon import Daemon, Options
+from gpuwhyd.errors import BusError
+from tests.bus.buses import private_bus
+
+HOURS_NS = 2 * 3600 * 10**9
+
+
+@contextlib.asynccontextmanager
+async def running(options: Options) -> AsyncIterator[BusConnection]:
+    """A daemon in this loop, and a client of it when it answers."""
+    task = asyncio.create_task(Daemon(options, Settings()).run())
+    connection = await BusConnection.connect(options.bus)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def health(connection: BusConnection) -> dict:
+    """Of a daemon that has sampled."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(BusError):  # it is not on the bus yet
+                manager = ("org.gpuwhyd1", "/org/gpuwhyd1", "org.gpuwhyd1.Manager")
+                [answer] = await connection.call(*manager, "GetHealth")
+                if answer.get("samples"):
+                    return answer
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("step_ns", [-HOURS_NS, HOURS_NS])
+def test_a_wall_clock_that_is_set_changes_neither_uptime_nor_the_age_of_a_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_ns: int
+) -> None:
+    """As NTP does after the start on a machine whose clock ran in local time."""
+    time_ns = time.time_ns
+
+    async def body(address: str) -> None:
+        options = Options(bus=address, sysfs=tmp_path, state_dir=tmp_path / "state", journal=False)
+        async with running(options) as connection:
+            started_usec = (await health(connection))["started_usec"]
+            monkeypatch.setattr(time, "time_ns", lambda: time_ns() + step_ns)
+            monkeypatch.setattr(time, "time", lambda: time.time_ns() / 1e9)
+            found = await health(connection)
+        assert 0 <= found["uptime_seconds"] < 60
+        assert 0 <= found["last_sample_seconds_ago"] < 30
+        assert found["started_usec"] == started_usec
+
+    with private_bus() as bus:
+        asyncio.run(body(bus.address))

@@ -158,8 +158,10 @@ class Card:
             if hottest.is_now(moment.told_by[0], heat_watts, started=started):
                 hottest.answer, hottest.heat_watts = moment.answer, heat_watts
         kind = self._kind(now, change, spike, moment)
-        awake = reading.state is GpuState.AWAKE
-        firings = self._weigh_rules(now, alone, settings) if awake else ()
+        if reading.state is GpuState.AWAKE:
+            firings = self._weigh_rules(now, alone, settings)
+        else:
+            firings = known.rules.reconfigured(now, alone.gpu, settings.rules)
         return Outcome(spike_kind=kind, spike=spike or known.watch.spike, firings=tuple(firings))
 
     def _weigh_rules(self, now: float, reading: GpuReading, settings: EngineSettings) -> list[Firing]:
@@ -194,9 +196,9 @@ class Card:
         """It is only remembered from now on: nobody asks it, and the last snapshot is let go of."""
         self._moment = None
 
-    def end_alerts(self, settings: EngineSettings) -> list[Firing]:
+    def end_alerts(self) -> list[Firing]:
         """With its removal: nothing would ever clear them."""
-        return self.known.rules.end(self._seen_last_at, settings.rules)
+        return self.known.rules.end(self._seen_last_at)
 
     def _follow_fan(
         self, snapshot: Snapshot, reading: GpuReading, settings: EngineSettings, *, before: float | None

@@ -235,7 +235,7 @@ class Engine:
         events: list[Event] = []
         if (spike := card.vanish(snapshot, "removed")) is not None:
             events += _spike_ended(snapshot, card, spike)
-        events += [_alert(snapshot, card, firing, gone=True) for firing in card.end_alerts(self._settings)]
+        events += [_alert(snapshot, card, firing) for firing in card.end_alerts()]
         sentence = f"{card.known.label}: removed, or taken from its driver."
         events.append(_gpu_event(EventKind.GPU_REMOVED, snapshot, card.known.gpu, sentence))
         card_id = card.known.gpu.id
@@ -362,7 +362,7 @@ def _spike_event(
     )
 
 
-def _alert(snapshot: Snapshot, card: Card, firing: Firing, *, gone: bool = False) -> AlertEvent:
+def _alert(snapshot: Snapshot, card: Card, firing: Firing) -> AlertEvent:
     explanation = card.explanation
     if explanation is None:
         raise ValueError("an alert needs an explanation")
@@ -374,8 +374,8 @@ def _alert(snapshot: Snapshot, card: Card, firing: Firing, *, gone: bool = False
         held = f" for {round(firing.for_seconds)} s" if firing.for_seconds >= 1 else ""
         meaning = f" {ADVICE_COOLER}." if rule.metric == "cooling_loss_percent" else ""
         sentence = f"{card.known.label}: {rule.name}: {rule.metric} is {firing.value:g}, {side} {threshold:g}{held}.{meaning}"
-    elif gone:
-        sentence = f"{card.known.label}: {rule.name} is over: the card has gone."
+    elif firing.reason is not None:
+        sentence = f"{card.known.label}: {rule.name} is over: {firing.reason}."
     else:
         sentence = f"{card.known.label}: {rule.name} is over: {rule.metric} is back at {firing.value:g}."
     return AlertEvent(

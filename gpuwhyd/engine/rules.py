@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gpuwhyd.engine.saved import optional_number, table
+from gpuwhyd.engine.saved import optional_number, restore, table
 from gpuwhyd.engine.settings import Rule
-from gpuwhyd.model import EventKind, GpuReading
+from gpuwhyd.model import EventKind, GpuIdentity, GpuReading
 
 _THERMAL_REASONS = frozenset({"sw-thermal", "hw-thermal", "hw-slowdown"})
 
@@ -18,6 +18,8 @@ class Firing:
     rule: Rule
     value: float
     for_seconds: float
+    reason: str | None = None
+    """Why it was cleared, where it was not by its value."""
 
 
 @dataclass(slots=True)
@@ -27,6 +29,8 @@ class _Holding:
     raised_at: float | None = None
     last_value: float | None = None
     """`None` for one that an earlier version has saved without it."""
+    rule: Rule | None = None
+    """By which it is weighed: the configuration may have lost it when it ends. `None` as above."""
 
 
 def metric_value(
@@ -64,6 +68,7 @@ class RuleBook:
                 raised=bool(holding.get("raised")),
                 raised_at=optional_number(holding.get("raised_at")) if same_boot else None,
                 last_value=optional_number(holding.get("last_value")),
+                rule=None if holding.get("rule") is None else restore(Rule, holding["rule"]),
             )
 
     def feed(
@@ -75,10 +80,8 @@ class RuleBook:
         fan_stalled: float | None = None,
         cooling_loss_percent: float | None = None,
     ) -> list[Firing]:
-        """What changed with this reading. A raised rule that the configuration has dropped is forgotten quietly."""
-        if rules is not self._rules:
-            self._rules, names = rules, {rule.name for rule in rules}
-            self._holdings = {name: holding for name, holding in self._holdings.items() if name in names}
+        """What changed with this reading, and with the rules."""
+        ended = self.reconfigured(now, reading.gpu, rules)
         fired = (
             self._weigh(
                 now,
@@ -91,9 +94,26 @@ class RuleBook:
                 ),
             )
             for rule in rules
-            if _applies(rule, reading)
+            if _applies(rule, reading.gpu)
         )
-        return [firing for firing in fired if firing is not None]
+        return ended + [firing for firing in fired if firing is not None]
+
+    def reconfigured(self, now: float, gpu: GpuIdentity, rules: tuple[Rule, ...]) -> list[Firing]:
+        """What was raised by a rule that is not for this card any more is over: nothing else would ever clear it."""
+        if rules is self._rules:
+            return []
+        self._rules, before, self._holdings = rules, self._holdings, {}
+        own = {rule.name: rule for rule in rules if _applies(rule, gpu)}
+        firings = []
+        for name, holding in before.items():
+            rule = own.get(name)
+            # of another metric it is another rule, and the card may not even offer that one
+            if rule is None or (holding.rule is not None and holding.rule.metric != rule.metric):
+                firings += _ended(now, holding, "the configuration has no such rule for this card any more")
+            else:
+                holding.rule = rule
+                self._holdings[name] = holding
+        return firings
 
     def interrupted(self) -> None:
         """A gap or a suspend: durations start anew; what is raised stays raised."""
@@ -101,20 +121,13 @@ class RuleBook:
             if not holding.raised:
                 holding.since = None
 
-    def end(self, now: float, rules: tuple[Rule, ...]) -> list[Firing]:
+    def end(self, now: float) -> list[Firing]:
         """The card has gone: what is raised is over, at the last value that was read of it."""
-        firings = []
-        for rule in rules:
-            holding = self._holdings.get(rule.name)
-            if holding is None or not holding.raised:
-                continue
-            since = holding.raised_at if holding.since is None else holding.since
-            holding.raised, holding.since = False, None
-            if holding.last_value is not None:
-                lasted = 0.0 if since is None else now - since
-                kind, value = EventKind.ALERT_CLEARED, holding.last_value
-                firings.append(Firing(kind=kind, rule=rule, value=value, for_seconds=lasted))
-        return firings
+        return [
+            firing
+            for holding in self._holdings.values()
+            for firing in _ended(now, holding, "the card has gone")
+        ]
 
     def raised(self) -> tuple[str, ...]:
         return tuple(name for name, holding in self._holdings.items() if holding.raised)
@@ -125,6 +138,7 @@ class RuleBook:
                 "raised": holding.raised,
                 "raised_at": holding.raised_at,
                 "last_value": holding.last_value,
+                "rule": _saved_rule(holding.rule) if holding.raised and holding.rule is not None else None,
             }
             for name, holding in self._holdings.items()
             if holding.raised or holding.raised_at is not None
@@ -134,7 +148,7 @@ class RuleBook:
         if value is None:
             return None
         holding = self._holdings.setdefault(rule.name, _Holding())
-        holding.last_value = value
+        holding.last_value, holding.rule = value, rule
         if holding.raised:
             if holding.since is None:
                 holding.since = holding.raised_at if holding.raised_at is not None else now
@@ -155,8 +169,31 @@ class RuleBook:
         return Firing(kind=EventKind.ALERT_RAISED, rule=rule, value=value, for_seconds=now - holding.since)
 
 
-def _applies(rule: Rule, reading: GpuReading) -> bool:
-    return not rule.gpus or reading.gpu.id in rule.gpus or reading.gpu.pci_address in rule.gpus
+def _ended(now: float, holding: _Holding, reason: str) -> list[Firing]:
+    """Cleared for another reason than its value; nothing if it is not raised, or too little is known of it."""
+    if not holding.raised:
+        return []
+    since = holding.raised_at if holding.since is None else holding.since
+    holding.raised, holding.since = False, None
+    if holding.rule is None or holding.last_value is None:
+        return []
+    lasted, kind = 0.0 if since is None else now - since, EventKind.ALERT_CLEARED
+    return [Firing(kind=kind, rule=holding.rule, value=holding.last_value, for_seconds=lasted, reason=reason)]
+
+
+def _saved_rule(rule: Rule) -> dict[str, object]:
+    """What an alert tells of its rule."""
+    return {
+        "name": rule.name,
+        "metric": rule.metric,
+        "above": rule.above,
+        "below": rule.below,
+        "severity": rule.severity,
+    }
+
+
+def _applies(rule: Rule, gpu: GpuIdentity) -> bool:
+    return not rule.gpus or gpu.id in rule.gpus or gpu.pci_address in rule.gpus
 
 
 def _holds(rule: Rule, value: float) -> bool:

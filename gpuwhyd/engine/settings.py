@@ -32,7 +32,7 @@ RULE_METRICS = (
 class Rule:
     """An alert is raised when `metric` has been above (or below) its threshold for `for_seconds` without a break.
 
-    It is cleared when the metric comes back to `clear`. Exactly one of `above` and `below` is set. A missing metric
+    It is cleared when the metric comes back to `clear`, or when the rule is no more. Exactly one of `above` and `below` is set. A missing metric
     neither raises nor clears. After it was raised it is not raised again for `cooldown_seconds`.
     """
 

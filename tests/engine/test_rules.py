@@ -8,7 +8,7 @@ from gpuwhyd.engine.engine import Engine
 from gpuwhyd.engine.rules import metric_value
 from gpuwhyd.engine.settings import RULE_METRICS, SHIPPED_RULES, EngineSettings, Rule
 from gpuwhyd.model import AlertEvent, GpuState, Severity
-from tests.engine.rig import QUIET_ENGINE, Rig, unit
+from tests.engine.rig import Rig, unit
 
 HOT = Rule(
     name="hot",
@@ -109,11 +109,56 @@ def test_an_alert_raised_before_a_reboot_clears_after_it() -> None:
     assert told(rig) == ["raised", "cleared"]
 
 
-def test_a_rule_that_the_configuration_dropped_is_forgotten() -> None:
+OTHERS = {
+    "dropped": (),
+    "narrowed to other cards": (replace(HOT, gpus=("0000:99:00.0",)),),
+    "of another metric": (replace(HOT, metric="hotspot_celsius"),),
+}
+"""Configurations that have no such rule for the card any more."""
+
+
+@pytest.mark.parametrize("rules", OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize("state", [GpuState.AWAKE, GpuState.ASLEEP])
+def test_an_alert_is_over_when_a_reload_leaves_no_rule_for_it(
+    rules: tuple[Rule, ...], state: GpuState
+) -> None:
     rig = watching(HOT).run(20, celsius=85)
-    rig.engine.reconfigure(QUIET_ENGINE)
-    rig.run(20, celsius=60)
+    rig.engine.reconfigure(EngineSettings(rules=rules))
+    rig.run(20, celsius=85, state=state)
+    assert told(rig) == ["raised", "cleared"]
+    cleared = [event for event in rig.events if isinstance(event, AlertEvent)][-1]
+    assert (cleared.rule, cleared.metric, cleared.value) == ("hot", "temperature_celsius", 85)
+    assert (cleared.threshold, cleared.severity) == (80, Severity.ERROR)
+    assert cleared.sentence == (
+        "GPU 0 (RTX 3070): hot is over: the configuration has no such rule for this card any more."
+    )
+
+
+@pytest.mark.parametrize("rules", OTHERS.values(), ids=OTHERS)
+def test_an_alert_is_over_when_a_restart_leaves_no_rule_for_it(rules: tuple[Rule, ...]) -> None:
+    rig = watching(HOT).run(20, celsius=85).restart(settings=EngineSettings(rules=rules))
+    rig.run(20, celsius=85)
+    assert told(rig) == ["raised", "cleared"]
+    cleared = [event for event in rig.events if isinstance(event, AlertEvent)][-1]
+    assert (cleared.rule, cleared.threshold, cleared.severity) == ("hot", 80, Severity.ERROR)
+
+
+def test_an_alert_stays_when_a_reload_moves_its_threshold() -> None:
+    rig = watching(HOT).run(20, celsius=85)
+    rig.engine.reconfigure(EngineSettings(rules=(replace(HOT, above=90.0),)))
+    rig.run(20, celsius=85)
     assert told(rig) == ["raised"]
+    rig.tick(celsius=70)
+    assert told(rig) == ["raised", "cleared"]
+
+
+def test_the_time_that_a_rule_was_not_for_the_card_does_not_count() -> None:
+    rig = watching(HOT).run(8, celsius=85)
+    rig.engine.reconfigure(EngineSettings(rules=(replace(HOT, gpus=("0000:99:00.0",)),)))
+    rig.run(20, celsius=85)
+    rig.engine.reconfigure(EngineSettings(rules=(HOT,)))
+    rig.run(8, celsius=85)
+    assert told(rig) == []
 
 
 def test_the_shipped_high_usage_rule_holds_above_fifty_percent_for_a_minute() -> None:

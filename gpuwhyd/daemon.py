@@ -29,6 +29,7 @@ from gpuwhyd.outputs.journal import SECTION as OUTBOX
 from gpuwhyd.outputs.journal import JournalOutput
 from gpuwhyd.outputs.notify import NotifyOutput
 from gpuwhyd.outputs.state import StateStore
+from gpuwhyd.outputs.state_lock import lock_state
 from gpuwhyd.processes.gpu_users import CardUsers
 from gpuwhyd.processes.hidepid import HidepidWatch
 from gpuwhyd.processes.host import HostWatch
@@ -59,7 +60,9 @@ class Options:
 
 
 class Daemon:
-    """Builds all parts; `run` lives until it is told to stop. Must be made inside the running event loop."""
+    """Builds all parts; `run` lives until it is told to stop. Must be made inside the running event loop. Raises
+    StateError where another one lives with the same state, and ConfigError for a wrong scenario.
+    """
 
     def __init__(self, options: Options, settings: Settings) -> None:
         self._options = options
@@ -73,6 +76,7 @@ class Daemon:
         self._notes: list[str] = []
 
         self._state_path = _state_path(options)
+        self._state_lock = None if self._state_path is None else lock_state(self._state_path)
         self._store = StateStore(self._state_path)
         saved = self._store.load()
         self._engine = self._restored_engine(saved.get("engine"))
@@ -199,6 +203,8 @@ class Daemon:
             except Exception:  # of one part: it must not cost the others theirs, nor the state its file
                 log.exception("%s failed", close.__qualname__)
         self._store.save()
+        if self._state_lock is not None:
+            self._state_lock.close()
 
     # -- building -------------------------------------------------------------------------------------------------
 
@@ -276,7 +282,7 @@ def _build_simulation(name: str, settings: Settings) -> Sampler:
 
 
 async def run(options: Options) -> None:
-    """Runs the daemon until it is stopped. Raises ConfigError for a wrong configuration or scenario."""
+    """Runs the daemon until it is stopped. Raises ConfigError for a wrong configuration or scenario, and StateError."""
     settings = load(options.config, backends=BACKEND_NAMES)
     await Daemon(options, settings).run()
 

@@ -36,6 +36,10 @@ class HistoryError(GpuwhydError):
     """Events could not be read back: no journal, no permission, no library."""
 
 
+class StateError(GpuwhydError):
+    """The state belongs to another daemon that lives: says which one, and what to do."""
+
+
 class InstallError(GpuwhydError):
     """`gpuwhyd install`, `uninstall` or `check` could not do its work; says what to do."""
 

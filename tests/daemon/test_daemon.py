@@ -118,6 +118,25 @@ def test_a_kill_in_mid_spike_goes_on_with_the_same_spike(here: Machine) -> None:
     until(lambda: here.events("spike-ended"), "the spike ends")
 
 
+def test_a_second_daemon_on_the_same_state_ends_with_one_line_and_changes_nothing(here: Machine) -> None:
+    rest(here.add_card())
+    here.start()
+    until(lambda: here.answer().get("cause") == "quiet", "quiet")
+    until(here.state_file.exists, "it is saved")
+    assert here.process is not None
+    before = here.state_file.stat().st_mtime_ns
+    words = ("--bus", here.address, "--simulate", "demo", "--state-dir")
+    done = command("gpuwhyd", *words, str(here.state_file.parent))
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert f"another gpuwhyd (pid {here.process.pid}) keeps its state in {here.state_file.parent}" in line
+    assert here.state_file.stat().st_mtime_ns == before
+    assert here.process.poll() is None
+    here.end(signal.SIGKILL)
+    here.start()  # at once, as systemd does
+    assert here.end() == 0
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\0" * 100, b'{"version": 1, "sections": {"engine": {"cards": 5}}}', b"[]"]
 )

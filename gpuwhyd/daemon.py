@@ -20,6 +20,8 @@ from gpuwhyd.bus import library
 from gpuwhyd.config import DEFAULT_PATH, Settings, load
 from gpuwhyd.engine.engine import Engine
 from gpuwhyd.errors import ConfigError
+from gpuwhyd.guarded_engine import SECTION as ENGINE
+from gpuwhyd.guarded_engine import GuardedEngine
 from gpuwhyd.kernel_files import read_text
 from gpuwhyd.model import Report, Snapshot, as_plain
 from gpuwhyd.outputs.base import Output
@@ -79,8 +81,7 @@ class Daemon:
         self._state_lock = None if self._state_path is None else lock_state(self._state_path)
         self._store = StateStore(self._state_path)
         saved = self._store.load()
-        self._engine = self._restored_engine(saved.get("engine"))
-        self._store.register("engine", self._engine.saved)
+        self._guarded = GuardedEngine(self._restored_engine, self._store, saved.get(ENGINE))
         self._sampler = build_sampler(options, settings)
         self._recent = RecentHistory()
         history: History = self._recent
@@ -152,7 +153,7 @@ class Daemon:
             if settings.fans != self._settings.fans:
                 log.warning("[[fan]] takes effect at the next start: systemctl restart gpuwhyd")
             self._settings = settings
-            self._engine.reconfigure(settings.engine)
+            self._guarded.engine.reconfigure(settings.engine)
             self._sampler.reconfigure(settings.sampling)
             if self._journal is not None:
                 self._journal.configure(settings.journal)
@@ -168,9 +169,9 @@ class Daemon:
     async def _live(self) -> None:
         """The life of a reading."""
         async for snapshot in self._sampler.snapshots():
-            self._report = report = self._engine.feed(snapshot)
+            self._report = report = self._guarded.feed(snapshot)
             self._samples += 1
-            self._sampler.fan_moves = self._engine.a_fan_moves
+            self._sampler.fan_moves = self._guarded.engine.a_fan_moves
             for output in self._outputs:
                 await output.publish(report)
             if report.events:
@@ -238,7 +239,7 @@ class Daemon:
             "memory_bytes": _resident_bytes(),
             "threads": threading.active_count(),
             "cpu_seconds": usage.ru_utime + usage.ru_stime,
-            "notes": list(self._notes),
+            "notes": [*self._notes, *([self._guarded.fault] if self._guarded.fault else [])],
         }
 
     def _sample_age(self, snapshot: Snapshot) -> float | None:

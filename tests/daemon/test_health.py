@@ -11,6 +11,7 @@ import pytest
 from gpuwhyd.bus.connection import BusConnection
 from gpuwhyd.config import Settings
 from gpuwhyd.daemon import Daemon, Options
+from gpuwhyd.engine.settings import EngineSettings, Rule
 from gpuwhyd.errors import BusError
 from tests.bus.buses import private_bus
 
@@ -18,9 +19,9 @@ HOURS_NS = 2 * 3600 * 10**9
 
 
 @contextlib.asynccontextmanager
-async def running(options: Options) -> AsyncIterator[BusConnection]:
+async def running(options: Options, settings: Settings | None = None) -> AsyncIterator[BusConnection]:
     """A daemon in this loop, and a client of it when it answers."""
-    task = asyncio.create_task(Daemon(options, Settings()).run())
+    task = asyncio.create_task(Daemon(options, settings or Settings()).run())
     connection = await BusConnection.connect(options.bus)
     try:
         yield connection
@@ -63,3 +64,24 @@ def test_a_wall_clock_that_is_set_changes_neither_uptime_nor_the_age_of_a_sample
 
     with private_bus() as bus:
         asyncio.run(body(bus.address))
+
+
+def test_a_fault_in_the_engine_is_told_and_all_else_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    """A rule that no configuration lets through."""
+    rule = Rule(name="x", metric="no_such_metric", above=1.0)
+
+    async def body(address: str) -> None:
+        options = Options(bus=address, simulate="two-cards")
+        async with running(options, Settings(engine=EngineSettings(rules=(rule,)))) as connection:
+            while (found := await health(connection))["samples"] < 3:
+                await connection.call("org.gpuwhyd1", "/org/gpuwhyd1", "org.gpuwhyd1.Manager", "Refresh")
+            [note] = found["notes"]
+            [metrics] = await connection.call(
+                "org.gpuwhyd1", "/org/gpuwhyd1", "org.gpuwhyd1.Manager", "GetMetrics"
+            )
+        assert "fault in gpuwhyd, please report it: AttributeError in metric_value" in note
+        assert len(metrics) == 2
+
+    with private_bus() as bus:
+        asyncio.run(body(bus.address))
+    assert caplog.text.count("Traceback") == 1

@@ -50,7 +50,9 @@ class StateStore:
             return {}
 
     def register(self, section: str, collect: Callable[[], object]) -> None:
-        """`collect` gives the section's present value, as JSON takes it; it is called in the thread that saves."""
+        """`collect` gives the section's present value, as JSON takes it. It is called in the thread that calls `save` or
+        `save_in_thread`, and so sees its owner at rest: never in the one that writes.
+        """
         self._collectors[section] = collect
 
     def save(self) -> bool:

@@ -26,6 +26,7 @@ from gpuwhyd.processes.gpu_index import Descriptor
 _log = logging.getLogger(__name__)
 
 _Key = tuple[object, ...]
+_NO_CLIENT: _Key = ()
 _REFUSALS = frozenset((errno.EACCES, errno.EPERM))
 
 
@@ -61,7 +62,9 @@ class _Client:
 class _Card:
     clients: dict[_Key, _Client] = field(default_factory=dict)
     keys: dict[Descriptor, _Key | None] = field(default_factory=dict)
-    """Which client each descriptor has; None: the driver says nothing of it."""
+    """Which client each descriptor has, _NO_CLIENT included; None: nothing is said of it."""
+    driver_tells: bool = False
+    """It has told of a client of this card: then it tells of all."""
     read_at_seconds: float | None = None
     clock_hertz: dict[str, float] = field(default_factory=dict)
     """How fast each engine's total cycles run; measured."""
@@ -97,19 +100,26 @@ class DrmClients:
 
         `idle_until_seconds`: the card slept then, so that whatever was done was done later. Of the descriptors of a
         client one is read.
+
+        Anybody may call a file of theirs `dri/renderD128`, and nothing but the driver's silence tells it from a node
+        (asking for its type could hang, where it is on a network's or a user's own file system). A driver tells of all
+        its clients or of none. So who is silent beside one that is told of, now or earlier, is no client. While nobody
+        has ever been told of, such a file and a driver that tells nothing look the same, and an empty list might be
+        wrong: None. The first real client ends that.
         """
         card = self._cards.setdefault(address, _Card())
         known = card.keys
         card.keys = {descriptor: known[descriptor] for descriptor in descriptors if descriptor in known}
-        if None in card.keys.values():
-            return None
         fresh: dict[_Key, tuple[bytes, FdInfo]] = {}
         for descriptor in descriptors:
             if descriptor not in known and not self._meet(address, card, descriptor, fresh):
                 return None
+        if not card.driver_tells and None in card.keys.values():
+            self._tell_silence(address)
+            return None
         holders: dict[_Key, list[Descriptor]] = {}
         for descriptor, key in card.keys.items():
-            if key is not None:
+            if key:
                 holders.setdefault(key, []).append(descriptor)
         before, card.clients = card.clients, {}
         for key, held in holders.items():
@@ -132,24 +142,27 @@ class DrmClients:
     def _meet(
         self, address: str, card: _Card, descriptor: Descriptor, fresh: dict[_Key, tuple[bytes, FdInfo]]
     ) -> bool:
-        """A descriptor that was not looked at yet. False: nothing can be told of the card, because it says nothing."""
+        """A descriptor that was not looked at yet. False: it may not be looked at, so that nothing can be told."""
         try:
             raw = self._read_fdinfo(descriptor.pid, descriptor.number)
         except OSError as error:
             return error.errno not in _REFUSALS  # else it is closed, or its process has ended
         info = fdinfo.parse(raw)
         if info is None:
-            if self._is_still_open(descriptor):
-                if address not in self._told:
-                    _log.info("the driver of GPU %s does not tell who uses it", address)
-                self._told.add(address)
+            if fdinfo.is_path_only(raw):
+                card.keys[descriptor] = _NO_CLIENT
+            elif self._is_still_open(descriptor):
                 card.keys[descriptor] = None
-                return False
-            return True
-        if info.pci_address in (None, address):
+        elif info.pci_address in (None, address):
             card.keys[descriptor] = key = _key(descriptor, info)
+            card.driver_tells = True
             fresh.setdefault(key, (raw, info))
         return True
+
+    def _tell_silence(self, address: str) -> None:
+        if address not in self._told:
+            _log.info("the driver of GPU %s does not tell who uses it", address)
+        self._told.add(address)
 
     def _said(
         self, address: str, card: _Card, key: _Key, held: Sequence[Descriptor], client: _Client | None

@@ -4,6 +4,7 @@ The format is the kernel's Documentation/gpu/drm-usage-stats.rst. Which engines 
 own business; amdgpu of Linux 5.14 to 5.18 had a format of its own. Pure, and never raises: anything may stand in it.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ up to 20 digits."""
 _NUMBER = re.compile(r"[0-9]{1,20}")
 _ADDRESS = re.compile(r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}:[0-9a-f]{2}\.[0-7])", re.IGNORECASE)
 """A PCI address; the first amdgpu to tell one left out the domain."""
+
+_FLAGS = re.compile(rb"^flags:[ \t]*([0-7]{1,22})[ \t]*$", re.MULTILINE)
+"""In octal, as proc_pid_fdinfo(5) has it."""
 
 _OLD_AMDGPU_WHO = re.compile(rb"^(pdev|pasid):[ \t]*(\S+)[ \t]*$", re.MULTILINE)
 _OLD_AMDGPU_QUEUE = re.compile(
@@ -136,6 +140,12 @@ def parse(raw: bytes) -> FdInfo | None:
             for name, said in sizes.items()
         },
     )
+
+
+def is_path_only(raw: bytes) -> bool:
+    """Opened with O_PATH, which names a file and opens nothing: its driver has never heard of it, and it takes no rights."""
+    flags = _FLAGS.search(raw)
+    return flags is not None and bool(int(flags[1], 8) & os.O_PATH)
 
 
 def _engine(said: Mapping[bytes, int]) -> Engine:

@@ -311,6 +311,40 @@ def test_a_driver_that_says_nothing_leaves_the_users_unknown(
     assert done[0].processes == ()
 
 
+@pytest.mark.parametrize("pid", [41, 43])
+def test_who_is_silent_beside_a_client_hides_nobody(
+    gpus: FakeGpus, pid: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody may call a file of theirs like a node; a driver tells of all its clients, or of none."""
+    caplog.set_level("INFO")
+    said = gpus.holds(42, 7, fdinfo=amdgpu(1, gfx=SECOND))
+    gpus.holds(pid, 7)
+    assert set(gpus.processes(1000)) == {42}
+    said.write_text(amdgpu(1, gfx=2 * SECOND))
+    found = gpus.processes(1002)
+    assert set(found) == {42}
+    assert found[42].engine_percent == pytest.approx(50)
+    gpus.ends(42)
+    assert gpus.processes(1004) == {}, "that the driver tells is known by now"
+    assert caplog.text == ""
+
+
+def test_the_first_client_ends_what_silence_left_unknown(gpus: FakeGpus) -> None:
+    """Until then a file that is called like a node may be a node whose driver does not tell."""
+    gpus.holds(41, 7)
+    assert gpus.tick(1000)[0].processes is None
+    gpus.holds(42, 7, fdinfo=amdgpu(1))
+    for now in range(1002, 1032, 2):
+        done = gpus.tick(now)
+    assert [process.pid for process in done[0].processes or ()] == [42]
+
+
+def test_a_client_of_another_card_does_not_break_the_silence(gpus: FakeGpus) -> None:
+    gpus.holds(41, 7)
+    gpus.holds(42, 7, fdinfo=amdgpu(1, pci="0000:0b:00.0"))
+    assert gpus.tick(1000)[0].processes is None
+
+
 def test_a_driver_that_names_clients_but_counts_nothing(gpus: FakeGpus) -> None:
     gpus.holds(42, 7, fdinfo=f"drm-driver:\tnouveau\ndrm-client-id:\t4\ndrm-pdev:\t{AMD}\n")
     gpus.tick(1000)

@@ -1,10 +1,11 @@
 """The texts of fdinfo: of the drivers that there are, old and new, and of what is none."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from gpuwhyd.processes.fdinfo import Engine, FdInfo, parse
+from gpuwhyd.processes.fdinfo import Engine, FdInfo, is_path_only, parse
 from tests.samples import SAMPLES
 
 
@@ -112,3 +113,21 @@ def test_only_amdgpu_leaves_out_engines_that_never_worked() -> None:
     assert parsed("drm-driver:\tamdgpu\n").tells_engines
     assert not parsed("drm-driver:\tnouveau\n").tells_engines
     assert parsed("drm-driver:\ti915\ndrm-engine-render:\t0 ns\n").tells_engines
+
+
+@pytest.mark.parametrize(("flags", "path_only"), [(os.O_RDONLY, False), (os.O_PATH, True)])
+def test_this_kernel_tells_what_was_opened_as_a_path_only(
+    tmp_path: Path, flags: int, path_only: bool
+) -> None:
+    (tmp_path / "card0").touch()
+    number = os.open(tmp_path / "card0", flags)
+    try:
+        raw = Path(f"/proc/self/fdinfo/{number}").read_bytes()
+    finally:
+        os.close(number)
+    assert is_path_only(raw) is path_only
+    assert parse(raw) is None
+
+
+def test_what_has_no_flags_was_opened() -> None:
+    assert not is_path_only(b"pos:\t0\nflags:\t9\n")

@@ -158,6 +158,27 @@ def test_who_has_a_card_open_but_may_not_be_read_leaves_it_unknown(
     assert gpus.tick(1000)[0].processes is None
 
 
+@pytest.mark.parametrize(("flags", "users"), [(os.O_PATH, ()), (os.O_RDWR, None)], ids=["path", "file"])
+def test_a_real_file_that_is_called_like_a_node_is_no_user(
+    gpus: FakeGpus, tmp_path: Path, flags: int, users: tuple[()] | None
+) -> None:
+    """With O_PATH that is certain. Else, alone, it may be a node whose driver does not tell: not that nobody uses it.
+    The next client settles it.
+    """
+    (tmp_path / "dri").mkdir()
+    (tmp_path / "dri/renderD128").touch()
+    number = os.open(tmp_path / "dri/renderD128", flags)
+    try:
+        (gpus.procfs / str(os.getpid())).symlink_to(f"/proc/{os.getpid()}")
+        assert gpus.tick(1000)[0].processes == users
+        gpus.holds(42, 7, fdinfo=amdgpu(1))
+        for now in range(1002, 1032, 2):
+            done = gpus.tick(now)
+        assert [process.pid for process in done[0].processes or ()] == [42]
+    finally:
+        os.close(number)
+
+
 AS_NOBODY = """
 import os, sys
 from pathlib import Path

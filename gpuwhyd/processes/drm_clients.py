@@ -21,7 +21,7 @@ from gpuwhyd.processes.fdinfo import (
     Engine,
     FdInfo,
 )
-from gpuwhyd.processes.gpu_index import Descriptor
+from gpuwhyd.processes.held_nodes import Descriptor
 
 _log = logging.getLogger(__name__)
 

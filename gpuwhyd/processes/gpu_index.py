@@ -13,12 +13,14 @@ import logging
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpuwhyd.processes.held_nodes import OF_ONE_NODE, OF_ONE_SHARER, Descriptor, HeldNodes, sharer_of
 from gpuwhyd.processes.hidepid import processes_are_hidden
-from gpuwhyd.processes.procfs import is_gone, read_file
+from gpuwhyd.processes.procfs import is_gone, read_cgroup, read_file
 
 _log = logging.getLogger(__name__)
 
@@ -48,20 +50,6 @@ _STATUS_LIMIT_BYTES = 4096
 _REFUSALS = frozenset((errno.EACCES, errno.EPERM))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Descriptor:
-    """A descriptor of a process that is open on a GPU's node. A later walk makes a new one, because a number is soon
-    used again: the same object means that nobody has looked since.
-    """
-
-    pid: int
-    number: int
-    node: str
-    """`renderD128`, `card0`, `nvidia0`, `kfd`."""
-    absent_at_seconds: float | None
-    """When it was not there yet; None: it may have been there long before anybody looked."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """A process as it was when it was looked at last."""
@@ -69,7 +57,8 @@ class _Seen:
     instance: int
     """The inode of its directory: another process with the same pid has another one."""
     number: int
-    walked_at_seconds: float
+    walked_at_seconds: float | None
+    """None: not all that was there is watched, so that what is new to the index may be old."""
 
 
 def node_of(link: str) -> str | None:
@@ -95,7 +84,7 @@ class GpuIndex:
         self._stopwatch = stopwatch
         self._has_numbers: bool | None = None
         self._seen: dict[int, _Seen] = {}
-        self._held: dict[int, tuple[Descriptor, ...]] = {}
+        self._held = HeldNodes()
         self._running: Iterator[None] | None = None
         self._now = self._advanced_at = float("-inf")
         self._quick_at = self._full_at = float("-inf")
@@ -114,8 +103,7 @@ class GpuIndex:
 
     @property
     def descriptors(self) -> Iterator[Descriptor]:
-        for held in self._held.values():
-            yield from held
+        return iter(self._held)
 
     def is_still_open(self, descriptor: Descriptor) -> bool:
         """Whether it leads to the same node now."""
@@ -145,7 +133,8 @@ class GpuIndex:
     def _start_over(self) -> None:
         """Nobody has asked for so long that what is known is worth nothing."""
         self._running, self._listed_at = None, None
-        self._seen, self._held = {}, {}
+        self._seen = {}
+        self._held.clear()
         self._is_whole = self._is_refused = False
         self._full_at = float("-inf")
 
@@ -182,7 +171,7 @@ class GpuIndex:
                 yield from self._look(pid, full=full, absent_at=before)
             except OSError as error:
                 self._seen.pop(pid, None)
-                self._held.pop(pid, None)
+                self._held.drop(pid)
                 if error.errno in _REFUSALS:
                     if not self._passes_over(pid):
                         self._refuse()
@@ -193,7 +182,7 @@ class GpuIndex:
         self._protected.intersection_update(pids)
         for pid in self._seen.keys() - set(pids):
             del self._seen[pid]
-            self._held.pop(pid, None)
+            self._held.drop(pid)
         self._listed_at, self._is_whole = listed_at, True
         if full:
             self._is_refused = False
@@ -209,23 +198,30 @@ class GpuIndex:
         elif not full and (seen.number == number or number > GIANT_DESCRIPTORS):
             return
         else:
-            before = {(old.number, old.node): old.absent_at_seconds for old in self._held.get(pid, ())}
+            before = {(old.number, old.node): old.absent_at_seconds for old in self._held.of(pid)}
             absent_at = seen.walked_at_seconds
         walked_at = self._now
         held: list[Descriptor] = []
+        counts: Counter[str] = Counter()
+        is_all = True
         if number:  # kernel threads have none
             for place, name in enumerate(os.listdir(f"{self._root}/{pid}/fd"), 1):  # noqa: PTH208
                 node = self._node(pid, name)
                 if node is not None and name.isdigit():
-                    since = before.get((int(name), node), absent_at)
-                    held.append(Descriptor(pid=pid, number=int(name), node=node, absent_at_seconds=since))
+                    if counts[node] < OF_ONE_NODE and len(held) < OF_ONE_SHARER:
+                        since = before.get((int(name), node), absent_at)
+                        held.append(Descriptor(pid=pid, number=int(name), node=node, absent_at_seconds=since))
+                        counts[node] += 1
+                    else:
+                        is_all = False
                 if place % _DESCRIPTORS_AT_A_TIME == 0:
                     yield
-        self._seen[pid] = _Seen(status.st_ino, number, walked_at)
         if held:
-            self._held[pid] = tuple(held)
+            sharer = sharer_of(read_cgroup(f"{self._root}/{pid}"))
+            is_all = self._held.keep(pid, held, sharer) and is_all
         else:
-            self._held.pop(pid, None)
+            self._held.drop(pid)
+        self._seen[pid] = _Seen(status.st_ino, number, walked_at if is_all else None)
 
     def _node(self, pid: int, name: str) -> str | None:
         try:

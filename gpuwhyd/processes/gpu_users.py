@@ -12,8 +12,9 @@ from pathlib import Path
 from gpuwhyd.kernel_files import device_sleeps, read_once
 from gpuwhyd.model import GpuProcess, GpuReading, GpuState
 from gpuwhyd.processes.drm_clients import DrmClients, Work
-from gpuwhyd.processes.gpu_index import Descriptor, GpuIndex
+from gpuwhyd.processes.gpu_index import GpuIndex
 from gpuwhyd.processes.gpu_nodes import GpuNodes
+from gpuwhyd.processes.held_nodes import Descriptor
 from gpuwhyd.processes.kfd import WORKING_PERCENT, Kfd, KfdUse, engine_percents
 from gpuwhyd.processes.procfs import parse_stat, read_file
 from gpuwhyd.processes.told_twice import as_work, told_once

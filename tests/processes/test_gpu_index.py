@@ -14,6 +14,7 @@ import pytest
 
 from gpuwhyd.processes import gpu_index
 from gpuwhyd.processes.gpu_index import GpuIndex, node_of, numbers_are_told
+from gpuwhyd.processes.held_nodes import OF_ONE_NODE, OF_ONE_SHARER
 from tests.processes.fake_gpus import OWN_PID, FakeGpus
 from tests.processes.real_processes import running, state, until
 
@@ -261,6 +262,35 @@ def test_one_process_with_very_many_descriptors_is_walked_in_slices_too(gpus: Fa
     assert held(index) == [(100, 5000, "renderD128")]
 
 
+def test_one_users_crowd_does_not_push_out_another(gpus: FakeGpus, index: GpuIndex) -> None:
+    """However many processes, and by whatever names: each of the files may be called like another card's node."""
+    for pid in range(100, 120):
+        (gpus.process(pid) / "cgroup").write_text("0::/user.slice/user-1000.slice/session-2.scope\n")
+        for number in range(OF_ONE_SHARER // 10):
+            (gpus.procfs / f"{pid}/fd/{number}").symlink_to(f"/tmp/dri/card{number}")
+    for pid, cgroup in ((90, "ollama.service"), (190, "plex.service")):
+        (gpus.process(pid) / "cgroup").write_text(f"0::/system.slice/{cgroup}\n")
+        gpus.holds(pid, 7)
+    index.advance(1000)
+    index.advance(1030)
+    assert index.is_complete
+    assert {(90, 7, "renderD128"), (190, 7, "renderD128")} < set(held(index))
+    assert len(held(index)) == OF_ONE_SHARER + 2
+
+
+def test_what_is_beyond_the_bound_may_be_old_when_it_is_seen(gpus: FakeGpus, index: GpuIndex) -> None:
+    for number in range(OF_ONE_NODE + 10):
+        gpus.holds(42, number)
+    index.advance(1000)
+    (only,) = {one.absent_at_seconds for one in index.descriptors}
+    shown = {number for _, number, _ in held(index)}
+    for number in shown:
+        gpus.closes(42, number)
+    index.advance(1030)
+    assert len(held(index)) == 10
+    assert {one.absent_at_seconds for one in index.descriptors} == {only} == {None}
+
+
 def test_nothing_is_followed(gpus: FakeGpus, index: GpuIndex) -> None:
     """What a descriptor leads to may hang, on a file system whose server is gone: a FIFO hangs as well."""
     gpus.process(42)
@@ -345,6 +375,22 @@ def test_a_new_descriptor_is_found_with_the_next_quick_sweep(nodes: Nodes) -> No
     assert not index.is_still_open(one)
     index.advance(1020)
     assert held(index) == []
+
+
+def test_copies_of_a_descriptor_are_kept_as_far_as_they_do_good(nodes: Nodes) -> None:
+    """dup is free, and needs no rights beyond the first descriptor."""
+    number, other = nodes.open(), nodes.open("card0")
+    copies = [os.dup(number) for _ in range(3 * OF_ONE_NODE)]
+    try:
+        index = GpuIndex(nodes.procfs, own_pid=OWN_PID)
+        index.advance(1000)
+        assert held(index) == [
+            (HERE, other, "card0") if one == other else (HERE, one, "renderD128")
+            for one in sorted([number, other, *copies])[: OF_ONE_NODE + 1]
+        ]
+    finally:
+        for copy in copies:
+            os.close(copy)
 
 
 def test_who_has_not_changed_is_not_walked(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 Units are read as systemd itself reads them (cgroup-util.c: leading slices, then one unit, then below user@UID.service
 once more), so that `unit` is what `journalctl -u` takes. Only the part that systemd made is trusted for it: users and
-services may name the cgroups below their own as they like.
+services may name the cgroups below their own as they like. For a container's name the cgroups below an engine's service
+are trusted too. Those below a user's manager are that user's (see program.py), those below other services say nothing.
 """
 
 import re
@@ -28,7 +29,18 @@ _ENGINES = {
     "crio": "cri-o",
     "nerdctl": "containerd",
 }
-_ENGINE_SERVICES = ("docker.service", "containerd.service", "crio.service", "podman.service")
+_ENGINE_SERVICE = re.compile(
+    r"""(?: docker | containerd | crio | podman
+          | kubelet | k3s(?:-agent)? | rke2-(?:server|agent) | k0s(?:controller|worker)
+          | lxc(?:@.+)? | lxd | incus
+          | snap\.(?:docker|lxd|microk8s|k8s)\..+
+        )\.service""",
+    re.VERBOSE,
+)
+"""What makes containers, as root, in cgroups below its own: with the cgroupfs driver and a relative parent
+(`containerd.service/kubepods-PODUID.slice:cri-containerd:ID`), and LXC with `lxc.cgroup.relative`."""
+_PODMAN_PAYLOAD = "libpod-payload-"
+"""A service that is one container of podman (quadlet, `podman run --cgroups=split`) has it in this cgroup below its own."""
 _SHORT_ID_LENGTH = 12
 """As `docker ps`, `podman ps` and `crictl ps` show it."""
 
@@ -106,6 +118,7 @@ def _only_container(found: Placement) -> Placement:
 
 def _of_path(parts: Sequence[str]) -> Placement:
     slice_, unit, below = _unit(parts)
+    made_by_systemd = len(parts) - len(below)
     user_unit = owner_uid = None
     if unit is not None and (manager := _USER_MANAGER.fullmatch(unit)):
         owner_uid = int(manager[1])
@@ -115,7 +128,7 @@ def _of_path(parts: Sequence[str]) -> Placement:
         slice=slice_,
         user_unit=user_unit,
         owner_uid=owner_uid,
-        container=_container(parts, unit),
+        container=_container(parts, made_by_systemd, unit),
         app=_app(user_unit or unit or "", of_user=user_unit is not None),
         virtual_machine=_virtual_machine(unit or ""),
     )
@@ -135,9 +148,22 @@ def _unit(parts: Sequence[str]) -> tuple[str | None, str | None, Sequence[str]]:
     return slice_, None, ()
 
 
-def _container(parts: Sequence[str], unit: str | None) -> Container | None:
+def _container(parts: Sequence[str], made_by_systemd: int, unit: str | None) -> Container | None:
+    """Below a service that makes no containers only podman's payload counts: any other name is that service's invention,
+    and what it heats must not be booked to the container that it names.
+    """
+    names_hold = (
+        unit is None
+        or unit.endswith(".scope")
+        or _USER_MANAGER.fullmatch(unit)
+        or _ENGINE_SERVICE.fullmatch(unit)
+    )
     in_kubernetes = False
     for index, part in enumerate(parts):
+        if index >= made_by_systemd and not names_hold:
+            if part.startswith(_PODMAN_PAYLOAD) and (found := _oci(part, "", unit)):
+                return found
+            continue
         above, below = parts[index - 1] if index else "", parts[index + 1 :]
         in_kubernetes = in_kubernetes or "kubepods" in part
         if found := _lxc(part, above) or _machine(part, below):
@@ -153,9 +179,8 @@ def _oci(part: str, above: str, unit: str | None) -> Container | None:
         return None
     runtime = _ENGINES.get(found[1] or above)
     if runtime is None:
-        # Some service's own cgroup that merely looks like an id still is that service.
-        if unit is not None and unit.endswith(".service") and unit not in _ENGINE_SERVICES:
-            return None
+        if unit is not None and _USER_MANAGER.fullmatch(unit):
+            return None  # a user's own cgroup that merely looks like an id
         runtime = "container"
     return Container(runtime=runtime, id=found[2][:_SHORT_ID_LENGTH])
 

@@ -65,8 +65,8 @@ def program_of(
 ) -> Program:
     """The container, application or unit that holds the process, in this order, else the bare process.
 
-    Below a user's own manager the key carries that user's id: users name their cgroups as they like, and must not be
-    able to pass for somebody else's container.
+    Below a user's own manager the key carries that user's id, and below a service that podman lives in that service:
+    both name their cgroups as they like, and must not be able to pass for somebody else's container.
     """
     kind, key, title = _kind_key_title(place, uid)
     if kind is ProgramKind.PROCESS:
@@ -88,8 +88,7 @@ def program_of(
 def _kind_key_title(place: Placement, uid: int | None) -> tuple[ProgramKind, str, str]:
     owner = place.owner_uid if place.owner_uid is not None else uid
     if (container := place.container) is not None:
-        whose = "" if place.owner_uid is None else f"user-{place.owner_uid}:"
-        key = printable(f"container:{container.runtime}:{whose}{container.id}")
+        key = printable(f"container:{container.runtime}:{_whose(container, place)}{container.id}")
         title = _container_title(container, place.user_unit or place.unit)
         return ProgramKind.CONTAINER, key, printable(title)
     if place.app is not None:
@@ -103,6 +102,14 @@ def _kind_key_title(place: Placement, uid: int | None) -> tuple[ProgramKind, str
         title = f"{place.virtual_machine} (virtual machine)" if place.virtual_machine else place.unit
         return ProgramKind.UNIT, f"unit:{place.unit}", printable(title)
     return ProgramKind.PROCESS, "", ""
+
+
+def _whose(container: Container, place: Placement) -> str:
+    if place.owner_uid is not None:
+        return f"user-{place.owner_uid}:"
+    if container.runtime == "podman" and place.unit is not None and place.unit.endswith(".service"):
+        return f"{place.unit}:"
+    return ""
 
 
 def _container_title(container: Container, unit: str | None) -> str:

@@ -237,6 +237,65 @@ def test_a_user_cannot_pass_for_somebody_elses_container():
     assert program(forged).key == f"container:docker:user-1000:{ID[:12]}"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"docker-{ID}.scope",
+        f"docker/{ID}",
+        f"system.slice/docker-{ID}.scope",
+        f"docker.service/docker/{ID}",
+        f"libpod-{ID}.scope/container",
+        f"crio-{ID}.scope",
+        f"nerdctl-{ID}.scope",
+        f"kubepods/burstable/{POD}/{ID}",
+        f"kubepods-besteffort-{POD}.slice:cri-containerd:{ID}",
+        "lxc.payload.web",
+        "lxc/web",
+        "lxc/libpod-payload-web",
+        "machine-web.scope/payload",
+        "machine-lxc\\x2d4711\\x2dweb.scope",
+        "systemd-nspawn@web.service/payload",
+    ],
+)
+def test_a_service_cannot_pass_for_a_container(path):
+    """With Delegate=yes a service that runs as an ordinary user makes what cgroups it likes below its own."""
+    place = placement(f"0::/system.slice/render.service/{path}\n")
+
+    assert (place.unit, place.container) == ("render.service", None)
+    assert program(place).key == "unit:render.service"
+
+
+def test_a_service_can_only_pass_for_a_podman_container_of_its_own():
+    real = placement(f"0::/machine.slice/libpod-{ID}.scope/container")
+    forged = placement(f"0::/system.slice/render.service/libpod-payload-{ID}")
+
+    assert program(real).key == f"container:podman:{ID[:12]}"
+    assert program(forged).key == f"container:podman:render.service:{ID[:12]}"
+    assert program(forged).name == "render.service (podman)"
+
+
+@pytest.mark.parametrize(
+    ("path", "runtime", "name"),
+    [
+        (f"docker.service/docker/{ID}", "docker", ID[:12]),
+        (f"snap.docker.dockerd.service/docker/{ID}", "docker", ID[:12]),
+        (f"containerd.service/{ID}", "container", ID[:12]),
+        (f"podman.service/libpod-{ID}", "podman", ID[:12]),
+        (f"crio.service/crio-{ID}.scope", "cri-o", ID[:12]),
+        (f"kubelet.service/kubepods/burstable/{POD}/{ID}", "kubernetes", ID[:12]),
+        (f"k3s.service/kubepods-besteffort-{POD}.slice:cri-containerd:{ID}", "kubernetes", ID[:12]),
+        (f"rke2-agent.service/kubepods/{POD}/{ID}", "kubernetes", ID[:12]),
+        ("lxc@web.service/lxc.payload.web/init.scope", "lxc", "web"),
+    ],
+)
+def test_an_engines_service_has_containers_below_it(path, runtime, name):
+    assert placement(f"0::/system.slice/{path}\n").container == Container(runtime=runtime, id=name)
+
+
+def test_a_users_cgroup_that_merely_looks_like_an_id_is_none():
+    assert placement(f"0::{USER}/{ID}\n").container is None
+
+
 def test_systemds_escapes_are_undone():
     assert unescape("my\\x2dbox") == "my-box"
     assert unescape("caf\\xc3\\xa9 \\x5") == "café \\x5"
@@ -262,7 +321,7 @@ PROGRAMS = [
     (
         f"0::/system.slice/whisper.service/libpod-payload-{ID}",
         ProgramKind.CONTAINER,
-        "container:podman:3f2a9c81d0e4",
+        "container:podman:whisper.service:3f2a9c81d0e4",
         "whisper.service (podman)",
     ),
     (

@@ -91,8 +91,9 @@ class GpuIndex:
         self._listed_at: float | None = None
         """When the processes were listed for the last sweep that was finished."""
         self._is_whole = self._is_refused = False
-        self._complaint = ""
+        self._complaints: set[str] = set()
         self._protected: set[int] = set()
+        self._has_told_of_protected = False
         self.full_walks = 0
         """How many there have been; what was learned of device nodes is learned anew with each."""
 
@@ -241,10 +242,15 @@ class GpuIndex:
         """
         if pid not in self._protected and may_look_into_all(self._root):
             self._protected.add(pid)
-            _log.info(
-                "process %d cannot be looked into, whatever the rights; if it uses a GPU, that is not seen",
-                pid,
-            )
+            if (
+                not self._has_told_of_protected
+            ):  # once: such a program may be started again and again, by anybody
+                _log.info(
+                    "process %d cannot be looked into, whatever the rights; if it uses a GPU, that is not seen,"
+                    " and so with others that are protected like it",
+                    pid,
+                )
+            self._has_told_of_protected = True
         return pid in self._protected and len(self._protected) <= PROTECTED_PROCESSES
 
     def _refuse(self) -> None:
@@ -254,10 +260,13 @@ class GpuIndex:
         )
 
     def _complain(self, complaint: str) -> None:
-        """What is known is not whole. The full walks go on trying, the complaint is told once."""
-        if complaint != self._complaint:
+        """What is known is not whole. The full walks go on trying, each complaint is told once: a shortage may come and go
+        as somebody likes.
+        """
+        if complaint not in self._complaints:
             _log.warning("%s", complaint)
-        self._complaint, self._is_refused = complaint, True
+        self._complaints.add(complaint)
+        self._is_refused = True
 
 
 def numbers_are_told(procfs: str) -> bool:

@@ -229,6 +229,51 @@ def test_a_process_that_nobody_may_look_into_does_not_hide_the_others(
         assert held(index) == [(42, 7, "renderD128")]
 
 
+def test_of_protected_programs_that_come_and_go_the_log_has_one_line(
+    gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    (gpus.procfs / "self").mkdir()
+    (gpus.procfs / "self/status").write_text("CapEff:\t000001ffffffffff\n")
+    listing = os.listdir
+
+    def listdir(path: str) -> list[str]:
+        if path.endswith("/fd") and int(path.split("/")[-2]) >= 100:
+            raise PermissionError(13, "Permission denied")
+        return listing(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    index = GpuIndex(gpus.procfs, own_pid=OWN_PID)
+    for pid in range(100, 110):
+        gpus.holds(pid, 7)
+        index.advance(1000 + 30 * (pid - 100))
+        assert index.is_complete
+        gpus.ends(pid)
+    (line,) = caplog.messages
+    assert line.startswith("process 100 cannot be looked into")
+
+
+def test_shortages_that_take_turns_are_told_once_each(
+    gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    errors = iter([24, 12, 24, 13, 12, 13, 24])
+    listing = os.listdir
+
+    def listdir(path: str) -> list[str]:
+        if path.endswith("/1/fd"):
+            number = next(errors)
+            raise OSError(number, os.strerror(number))
+        return listing(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    index = GpuIndex(gpus.procfs, own_pid=OWN_PID)
+    for now in range(1000, 1210, 30):
+        index.advance(now)
+        assert not index.is_complete
+    assert next(errors, None) is None
+    assert len(caplog.messages) == 3
+
+
 def test_a_large_machine_is_walked_in_slices(gpus: FakeGpus) -> None:
     for pid in range(100, 150):
         gpus.holds(pid, 7)

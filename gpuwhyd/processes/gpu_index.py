@@ -20,7 +20,7 @@ from pathlib import Path
 
 from gpuwhyd.processes.held_nodes import OF_ONE_NODE, OF_ONE_SHARER, Descriptor, HeldNodes, sharer_of
 from gpuwhyd.processes.hidepid import processes_are_hidden
-from gpuwhyd.processes.procfs import is_gone, read_cgroup, read_file
+from gpuwhyd.processes.procfs import is_gone, printable, read_cgroup, read_file
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +36,12 @@ FIRST_SLICE_SECONDS = 1.0
 """The first walk is awaited: until it is over nothing can be said of anybody."""
 GIANT_DESCRIPTORS = 2000
 """A process with more than so many is a busy server, whose number changes always: only full walks look at it."""
+MANY_DESCRIPTORS = 256
+"""More than nearly all programs have: reading the cgroups of those few costs nothing beside reading their descriptors."""
+WALKED_OF_ONE_SHARER = 65_536
+"""So many descriptors of processes with many are looked at from one full walk to the next, for each sharer (held_nodes.py):
+0.2 s, on a busy machine 0.7 s. With half a million in each process, as systemd allows, one user could make each walk last
+for an hour. What is beyond is not looked at: a program there that uses a GPU is not known."""
 PROTECTED_PROCESSES = 3
 """So many may refuse although nobody has more rights than we."""
 _DESCRIPTORS_AT_A_TIME = 256
@@ -91,9 +97,10 @@ class GpuIndex:
         self._listed_at: float | None = None
         """When the processes were listed for the last sweep that was finished."""
         self._is_whole = self._is_refused = False
-        self._complaints: set[str] = set()
+        self._walked: Counter[str] = Counter()
+        """Descriptors of processes with many, by sharer, since the last full walk began."""
+        self._told: set[str] = set()
         self._protected: set[int] = set()
-        self._has_told_of_protected = False
         self.full_walks = 0
         """How many there have been; what was learned of device nodes is learned anew with each."""
 
@@ -162,6 +169,8 @@ class GpuIndex:
         listed_at, before = self._now, self._listed_at
         names = os.listdir(self._root)  # noqa: PTH208 - thousands of names
         pids = [int(name) for name in names if name.isascii() and name.isdigit()]
+        if full:
+            self._walked.clear()
         if full and 1 not in pids and processes_are_hidden(self._procfs):
             self._refuse()
             return
@@ -194,7 +203,10 @@ class GpuIndex:
         status = os.stat(f"{self._root}/{pid}/fd")  # noqa: PTH116 - a Path object for each would double the cost
         number = status.st_size if self._has_numbers else -1
         seen = self._seen.get(pid)
-        if seen is None or seen.instance != status.st_ino:
+        if seen is not None and seen.instance != status.st_ino:
+            self._held.drop(pid)
+            seen = None
+        if seen is None:
             before: dict[tuple[int, str], float | None] = {}
         elif not full and (seen.number == number or number > GIANT_DESCRIPTORS):
             return
@@ -202,27 +214,54 @@ class GpuIndex:
             before = {(old.number, old.node): old.absent_at_seconds for old in self._held.of(pid)}
             absent_at = seen.walked_at_seconds
         walked_at = self._now
+        names = self._names(pid, number)
+        if names is None:
+            self._seen[pid] = _Seen(status.st_ino, number, None)
+            return
         held: list[Descriptor] = []
         counts: Counter[str] = Counter()
         is_all = True
-        if number:  # kernel threads have none
-            for place, name in enumerate(os.listdir(f"{self._root}/{pid}/fd"), 1):  # noqa: PTH208
-                node = self._node(pid, name)
-                if node is not None and name.isdigit():
-                    if counts[node] < OF_ONE_NODE and len(held) < OF_ONE_SHARER:
-                        since = before.get((int(name), node), absent_at)
-                        held.append(Descriptor(pid=pid, number=int(name), node=node, absent_at_seconds=since))
-                        counts[node] += 1
-                    else:
-                        is_all = False
-                if place % _DESCRIPTORS_AT_A_TIME == 0:
-                    yield
+        for place, name in enumerate(names, 1):
+            node = self._node(pid, name)
+            if node is not None and name.isdigit():
+                if counts[node] < OF_ONE_NODE and len(held) < OF_ONE_SHARER:
+                    since = before.get((int(name), node), absent_at)
+                    held.append(Descriptor(pid=pid, number=int(name), node=node, absent_at_seconds=since))
+                    counts[node] += 1
+                else:
+                    is_all = False
+            if place % _DESCRIPTORS_AT_A_TIME == 0:
+                yield
         if held:
             sharer = sharer_of(read_cgroup(f"{self._root}/{pid}"))
             is_all = self._held.keep(pid, held, sharer) and is_all
         else:
             self._held.drop(pid)
         self._seen[pid] = _Seen(status.st_ino, number, walked_at if is_all else None)
+
+    def _names(self, pid: int, number: int) -> list[str] | None:
+        """Of all its descriptors; None: they are too many, and what is known of them stays. Raises OSError."""
+        if number == 0:  # kernel threads
+            return []
+        if self._is_too_much(pid, number):
+            return None
+        names = os.listdir(f"{self._root}/{pid}/fd")  # noqa: PTH208
+        return names if self._has_numbers or not self._is_too_much(pid, len(names)) else None
+
+    def _is_too_much(self, pid: int, number: int) -> bool:
+        """Whether so many descriptors of its sharer were looked at that those of this process have to wait."""
+        if number <= MANY_DESCRIPTORS:
+            return False
+        sharer = sharer_of(read_cgroup(f"{self._root}/{pid}"))
+        if self._walked[sharer] + number <= WALKED_OF_ONE_SHARER:
+            self._walked[sharer] += number
+            return False
+        self._tell_once(
+            logging.INFO,
+            "%s has too many files open to look at them all: what it does on a GPU may be told of nobody",
+            printable(sharer),
+        )
+        return True
 
     def _node(self, pid: int, name: str) -> str | None:
         try:
@@ -242,15 +281,12 @@ class GpuIndex:
         """
         if pid not in self._protected and may_look_into_all(self._root):
             self._protected.add(pid)
-            if (
-                not self._has_told_of_protected
-            ):  # once: such a program may be started again and again, by anybody
-                _log.info(
-                    "process %d cannot be looked into, whatever the rights; if it uses a GPU, that is not seen,"
-                    " and so with others that are protected like it",
-                    pid,
-                )
-            self._has_told_of_protected = True
+            self._tell_once(
+                logging.INFO,
+                "process %d cannot be looked into, whatever the rights; if it uses a GPU, that is not seen,"
+                " and so with others that are protected like it",
+                pid,
+            )
         return pid in self._protected and len(self._protected) <= PROTECTED_PROCESSES
 
     def _refuse(self) -> None:
@@ -260,13 +296,15 @@ class GpuIndex:
         )
 
     def _complain(self, complaint: str) -> None:
-        """What is known is not whole. The full walks go on trying, each complaint is told once: a shortage may come and go
-        as somebody likes.
-        """
-        if complaint not in self._complaints:
-            _log.warning("%s", complaint)
-        self._complaints.add(complaint)
+        """What is known is not whole. The full walks go on trying."""
+        self._tell_once(logging.WARNING, complaint)
         self._is_refused = True
+
+    def _tell_once(self, level: int, message: str, *about: object) -> None:
+        """Processes come and go as anybody likes, and so may the reasons for a line."""
+        if message not in self._told:
+            _log.log(level, message, *about)
+        self._told.add(message)
 
 
 def numbers_are_told(procfs: str) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gpuwhyd.processes import gpu_index
-from gpuwhyd.processes.gpu_index import GpuIndex, node_of, numbers_are_told
+from gpuwhyd.processes.gpu_index import MANY_DESCRIPTORS, GpuIndex, node_of, numbers_are_told
 from gpuwhyd.processes.held_nodes import OF_ONE_NODE, OF_ONE_SHARER
 from tests.processes.fake_gpus import OWN_PID, FakeGpus
 from tests.processes.real_processes import running, state, until
@@ -336,6 +336,38 @@ def test_what_is_beyond_the_bound_may_be_old_when_it_is_seen(gpus: FakeGpus, ind
     assert {one.absent_at_seconds for one in index.descriptors} == {only} == {None}
 
 
+def test_one_users_many_open_files_do_not_hold_up_the_walk(
+    gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    most = 2 * (MANY_DESCRIPTORS + 1)
+    monkeypatch.setattr(gpu_index, "WALKED_OF_ONE_SHARER", most)
+    for pid in range(100, 110):
+        (gpus.process(pid) / "cgroup").write_text("0::/user.slice/user-1000.slice/session-2.scope\n")
+        for number in range(MANY_DESCRIPTORS + 1):
+            (gpus.procfs / f"{pid}/fd/{number}").symlink_to("/dev/null")
+    (gpus.process(190) / "cgroup").write_text("0::/system.slice/ollama.service\n")
+    for number in range(1, MANY_DESCRIPTORS + 1):
+        (gpus.procfs / f"190/fd/{number}").symlink_to("/dev/null")
+    gpus.holds(190, 0)
+    reading, links = os.readlink, 0
+
+    def readlink(path: str) -> str:
+        nonlocal links
+        links += 1
+        return reading(path)
+
+    monkeypatch.setattr(os, "readlink", readlink)
+    index = GpuIndex(gpus.procfs, own_pid=OWN_PID)
+    for walks, now in enumerate((1000, 1030), 1):
+        index.advance(now)
+        assert index.is_complete
+        assert held(index) == [(190, 0, "renderD128")]
+        assert links == walks * (most + MANY_DESCRIPTORS + 1)
+    (line,) = caplog.messages
+    assert line.startswith("user-1000.slice has too many files open")
+
+
 def test_nothing_is_followed(gpus: FakeGpus, index: GpuIndex) -> None:
     """What a descriptor leads to may hang, on a file system whose server is gone: a FIFO hangs as well."""
     gpus.process(42)
@@ -436,6 +468,26 @@ def test_copies_of_a_descriptor_are_kept_as_far_as_they_do_good(nodes: Nodes) ->
     finally:
         for copy in copies:
             os.close(copy)
+
+
+@pytest.mark.parametrize("tells_numbers", [True, False])
+def test_what_is_known_of_a_process_stays_when_it_has_too_many_files_open_to_look_again(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch, tells_numbers: bool
+) -> None:
+    monkeypatch.setattr(gpu_index, "numbers_are_told", lambda _: tells_numbers)
+    number = nodes.open()
+    index = GpuIndex(nodes.procfs, own_pid=OWN_PID)
+    index.advance(1000)
+    monkeypatch.setattr(gpu_index, "WALKED_OF_ONE_SHARER", MANY_DESCRIPTORS)
+    copies = [os.dup(number) for _ in range(MANY_DESCRIPTORS)]
+    try:
+        index.advance(1060)
+        assert held(index) == [(HERE, number, "renderD128")]
+    finally:
+        for copy in copies:
+            os.close(copy)
+    index.advance(1120)
+    assert held(index) == [(HERE, number, "renderD128")]
 
 
 def test_who_has_not_changed_is_not_walked(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import io
 import logging
 import os
 import sys
@@ -28,10 +29,10 @@ of the loop that writes or reads, so that with a busy worker a client's answer t
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; gives its exit status: 0 done, 1 `check` found faults, 2 error, 78 wrong configuration."""
-    if hasattr(
-        sys.stdout, "reconfigure"
-    ):  # the name of a program must not fail in a terminal of another encoding
-        sys.stdout.reconfigure(errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="replace"
+        )  # no program's name may fail in a terminal of another encoding
     options = _parser().parse_args(arguments)
     _set_up_log(options.log_level)
     try:

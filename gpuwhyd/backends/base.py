@@ -36,9 +36,10 @@ class Backend(Protocol):
 
     `probe` never raises. `read` raises BackendError when nothing can be said this time; the sampler then calls
     `close`, waits with backoff, and starts over with `probe`. It raises NoCardError when its last card has gone, which
-    is the same without being a failure. A card that a `read` leaves out has gone, too: one that cannot be read now is
-    listed in state `unknown`. `close` frees library and device nodes and may be called twice. None of them ever wakes
-    a suspended GPU.
+    is the same without being a failure. After a call that was late the sampler waits with backoff, too, but closes
+    nothing: the answer is dropped, and what the backend holds stays. A card that a `read` leaves out has gone: one that
+    cannot be read now is listed in state `unknown`. `close` frees library and device nodes and may be called twice. None
+    of them ever wakes a suspended GPU.
 
     `sources` is the exception: it is asked from the event loop while the thread may be at work, so it gives a tuple
     that the last `read` has left behind.

@@ -34,6 +34,7 @@ def site(debian: Debian, fake_library: Path, tmp_path_factory: pytest.TempPathFa
 @pytest.mark.parametrize(
     ("name", "phase"),
     [
+        ("driver slow every time", Phase.SPIKE),
         ("suspended for an hour", Phase.ONSET),
         ("clock a day back, and forward", Phase.SPIKE),
         ("StateDirectory read-only", Phase.AFTER_RUN),

@@ -13,6 +13,7 @@ from gpuwhyd.config import Settings
 from gpuwhyd.daemon import Daemon, Options
 from gpuwhyd.engine.settings import EngineSettings, Rule
 from gpuwhyd.errors import BusError
+from gpuwhyd.sampler import SamplingSettings
 from tests.bus.buses import private_bus
 
 HOURS_NS = 2 * 3600 * 10**9
@@ -32,14 +33,14 @@ async def running(options: Options, settings: Settings | None = None) -> AsyncIt
             await task
 
 
-async def health(connection: BusConnection) -> dict:
-    """Of a daemon that has sampled."""
+async def health(connection: BusConnection, *, samples: int = 1) -> dict:
+    """Of a daemon that has sampled so often."""
     async with asyncio.timeout(20):
         while True:
-            with contextlib.suppress(BusError):  # it is not on the bus yet
+            with contextlib.suppress(BusError):  # not on the bus yet, or asked too often
                 manager = ("org.gpuwhyd1", "/org/gpuwhyd1", "org.gpuwhyd1.Manager")
                 [answer] = await connection.call(*manager, "GetHealth")
-                if answer.get("samples"):
+                if answer["samples"] >= samples:
                     return answer
             await asyncio.sleep(0.05)
 
@@ -72,10 +73,11 @@ def test_a_fault_in_the_engine_is_told_and_all_else_goes_on(caplog: pytest.LogCa
 
     async def body(address: str) -> None:
         options = Options(bus=address, simulate="two-cards")
-        async with running(options, Settings(engine=EngineSettings(rules=(rule,)))) as connection:
-            while (found := await health(connection))["samples"] < 3:
-                await connection.call("org.gpuwhyd1", "/org/gpuwhyd1", "org.gpuwhyd1.Manager", "Refresh")
-            [note] = found["notes"]
+        settings = Settings(
+            engine=EngineSettings(rules=(rule,)), sampling=SamplingSettings(interval_seconds=0.1)
+        )
+        async with running(options, settings) as connection:
+            [note] = (await health(connection, samples=3))["notes"]
             [metrics] = await connection.call(
                 "org.gpuwhyd1", "/org/gpuwhyd1", "org.gpuwhyd1.Manager", "GetMetrics"
             )

@@ -14,6 +14,7 @@ from gpuwhyd import __version__
 from gpuwhyd.errors import BusError, ConfigError, GpuwhydError
 from gpuwhyd.log import LineLimit
 from gpuwhyd.outputs.journal_log import STDERR, JournalLog, is_the_journal
+from gpuwhyd.standard_output import writing
 
 if TYPE_CHECKING:  # the daemon's parts are loaded only by what needs them
     from gpuwhyd.daemon import Options
@@ -105,7 +106,8 @@ def _check_config(path: Path | None) -> int:
 
     load(path, backends=BACKEND_NAMES)
     source = path or DEFAULT_PATH
-    print(f"{source}: good" if source.exists() else f"{source} does not exist: the defaults hold")
+    with writing():
+        print(f"{source}: good" if source.exists() else f"{source} does not exist: the defaults hold")
     return 0
 
 
@@ -136,12 +138,9 @@ def _replay(file: Path, config: Path | None, *, as_json: bool) -> int:
 
     gc.freeze()  # what was imported stays: looking through it again and again takes 5 % of the time
     told = replay.as_json if as_json else replay.as_text
-    try:
+    with writing():
         for seconds, event in replay.replay(file, load(config).engine):
             print(told(seconds, event))
-        sys.stdout.flush()
-    except BrokenPipeError:  # `... | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
     return 0
 
 
@@ -150,18 +149,20 @@ def _installation(options: argparse.Namespace) -> int:
 
     if options.command == "check":
         findings = check(options.root)
-        for line in findings.good:
-            print(f"good   {line}")
-        for line in findings.faults:
-            print(f"fault  {line}")
+        with writing():
+            for line in findings.good:
+                print(f"good   {line}")
+            for line in findings.faults:
+                print(f"fault  {line}")
         return 1 if findings.faults else 0
     lines = (
         install(options.root)
         if options.command == "install"
         else uninstall(options.root, purge=options.purge)
     )
-    for line in lines:
-        print(line)
+    with writing():
+        for line in lines:
+            print(line)
     return 0
 
 

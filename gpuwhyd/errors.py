@@ -46,3 +46,7 @@ class InstallError(GpuwhydError):
 
 class RecordingError(GpuwhydError):
     """A recording is not one, or cannot be read or written: names file and line, and what would be right."""
+
+
+class OutputError(GpuwhydError):
+    """What a command has to say cannot be written: the user's disk is full, or the stream is closed."""

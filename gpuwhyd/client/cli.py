@@ -17,6 +17,8 @@ from gpuwhyd.client.answer import Answer, Options
 from gpuwhyd.client.ask import AskError, BusLostError, Daemon
 from gpuwhyd.client.since import EXAMPLES, since_usec
 from gpuwhyd.client.terminal import printable, terminal_of
+from gpuwhyd.errors import GpuwhydError
+from gpuwhyd.standard_output import writing
 
 DONE, FAN_IS_UP, ERROR, NOT_RUNNING, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes; the one for not running is `NotRunningError.exit_code`, 130 is the shell's for SIGINT."""
@@ -85,18 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ):  # a name of any script must not fail in a terminal of another encoding
             stream.reconfigure(errors="replace")
     try:
-        exit_code = _run(arguments)
-        sys.stdout.flush()
-    except AskError as error:
-        print(printable(str(error)), file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        # Python flushes standard output once more at exit; it must not meet the closed pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        with writing():
+            return _run(arguments)
+    except GpuwhydError as error:
+        print(f"gpuwhy: {printable(str(error))}", file=sys.stderr)
+        return error.exit_code if isinstance(error, AskError) else ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
-    return exit_code
+    return DONE  # the reader has gone away
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -133,7 +133,8 @@ def test_an_unknown_gpu_is_answered_with_those_that_are_known(loud, command):
     answer = gpuwhy(loud.address, *command, "--gpu", "7")
     assert (answer.returncode, answer.stdout) == (2, "")
     assert (
-        answer.stderr == "There is no GPU 7. Known: pci_0000_01_00_0 (0 RTX 3070), pci_0000_41_00_0 (1 A40)\n"
+        answer.stderr
+        == "gpuwhy: There is no GPU 7. Known: pci_0000_01_00_0 (0 RTX 3070), pci_0000_41_00_0 (1 A40)\n"
     )
 
 
@@ -167,14 +168,14 @@ def test_a_daemon_that_does_not_run_is_one_line_and_exit_code_3(bus):
     for command in (*COMMANDS, ["watch"]):
         answer = gpuwhy(bus.address, *command)
         assert (answer.returncode, answer.stdout) == (3, "")
-        assert answer.stderr == f"gpuwhyd is not running. Start it: gpuwhyd --bus {bus.address}\n"
+        assert answer.stderr == f"gpuwhy: gpuwhyd is not running. Start it: gpuwhyd --bus {bus.address}\n"
 
 
 def test_on_the_system_bus_systemctl_is_what_starts_it(bus):
     answer = gpuwhy("system", DBUS_SYSTEM_BUS_ADDRESS=bus.address)
     assert answer.returncode == 3
     assert answer.stderr == (
-        "gpuwhyd is not running. Start it: systemctl enable --now gpuwhyd. "
+        "gpuwhy: gpuwhyd is not running. Start it: systemctl enable --now gpuwhyd. "
         "If it does not stay up: systemctl status gpuwhyd\n"
     )
 
@@ -206,7 +207,7 @@ def test_no_gpu_leads_to_the_doctor_who_says_what_is_missing(bus):
         for command in ([], ["status"], ["top"]):
             answer = gpuwhy(bus.address, *command)
             assert answer.returncode == 2
-            assert answer.stderr.startswith("No GPU found.")
+            assert answer.stderr.startswith("gpuwhy: No GPU found.")
             assert "gpuwhy doctor" in answer.stderr
         doctor = gpuwhy(bus.address, "doctor")
         assert doctor.returncode == 2
@@ -221,7 +222,7 @@ def test_no_permission_on_the_bus_is_said(tmp_path):
     with private_bus(policy_files=[policy]) as bus, serving(bus.address, reports.loud_report()):
         answer = gpuwhy(bus.address)
     assert answer.returncode == 2
-    assert answer.stderr.startswith("No permission to ask gpuwhyd")
+    assert answer.stderr.startswith("gpuwhy: No permission to ask gpuwhyd")
 
 
 def test_a_reader_that_goes_away_is_no_error(loud):

@@ -22,6 +22,7 @@ from gpuwhyd.model import (
     ProgramKind,
     Snapshot,
 )
+from gpuwhyd.recording.writer import RecordingWriter
 from tests.engine.rig import Rig, unit
 
 CARD = GpuIdentity(
@@ -161,3 +162,10 @@ def story() -> tuple[Rig, list[Snapshot]]:
     rig.run(60, {idle: 0.0}, fan=45.0, celsius=60.0)
     rig.run(120, {idle: 0.0}, fan=30.0)
     return rig, row
+
+
+def a_recording() -> str:
+    """The story as a file."""
+    _, row = story()
+    writer = RecordingWriter()
+    return writer.header(row[0].wall_usec) + "".join(map(writer.line, row))

@@ -12,17 +12,14 @@ import pytest
 from gpuwhyd.cli import main
 from gpuwhyd.engine.engine import Engine
 from gpuwhyd.model import SpikeEvent
-from gpuwhyd.recording.writer import RecordingWriter
 from tests.engine.rig import QUIET_ENGINE
-from tests.recording.rows import story
+from tests.recording.rows import a_recording, story
 
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
     path = tmp_path / "card.jsonl"
-    _, row = story()
-    writer = RecordingWriter()
-    path.write_text(writer.header(row[0].wall_usec) + "".join(map(writer.line, row)))
+    path.write_text(a_recording())
     return path
 
 

@@ -224,7 +224,7 @@ def _parser() -> argparse.ArgumentParser:
         "--anonymous", action="store_true", help="without names of users, programs and units"
     )
     command = commands.add_parser("replay", help="what the engine says to a recording; see docs/recording.md")
-    command.add_argument("file", type=Path, metavar="FILE")
+    command.add_argument("file", type=Path, metavar="FILE", help="- is standard input")
     command.add_argument("--json", action="store_true", help="one JSON object an event")
     for name, text in (
         ("install", "put the daemon where systemd and D-Bus find it (needs root)"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
 import time
@@ -15,6 +16,8 @@ from gpuwhyd.daemon import Options, build_sampler
 from gpuwhyd.errors import RecordingError
 from gpuwhyd.recording.writer import RecordingWriter
 from gpuwhyd.sampler import Sampler
+
+_log = logging.getLogger(__name__)
 
 STANDARD_OUTPUT = Path("-")
 
@@ -31,7 +34,7 @@ async def record(options: Options, path: Path, *, anonymous: bool) -> None:
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
         with _opened(path) as file, contextlib.suppress(asyncio.CancelledError):
-            await _write(sampler, RecordingWriter(anonymous=anonymous), file)
+            await _write(sampler, RecordingWriter(anonymous=anonymous), file, path)
     except BrokenPipeError:
         sys.stderr.close()  # else Python complains at exit that standard output cannot be flushed
     except OSError as error:
@@ -40,9 +43,15 @@ async def record(options: Options, path: Path, *, anonymous: bool) -> None:
         await sampler.close()
 
 
-async def _write(sampler: Sampler, writer: RecordingWriter, file: TextIO) -> None:
+async def _write(sampler: Sampler, writer: RecordingWriter, file: TextIO, path: Path) -> None:
     file.write(writer.header(time.time_ns() // 1000))
+    is_first = True
     async for snapshot in sampler.snapshots():
+        if is_first:
+            names = ", ".join(reading.gpu.name for reading in snapshot.readings) or "no GPU so far"
+            place = "standard output" if path == STANDARD_OUTPUT else path
+            _log.info("recording to %s, a line a sample: %s. Ctrl-C ends it", place, names)
+            is_first = False
         file.write(writer.line(snapshot))
         file.flush()
 

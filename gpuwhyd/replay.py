@@ -1,8 +1,10 @@
 """`gpuwhyd replay`: a recording through the same engine that the daemon runs. The same file gives the same output."""
 
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from gpuwhyd.engine.engine import Engine
 from gpuwhyd.engine.settings import EngineSettings
@@ -10,16 +12,41 @@ from gpuwhyd.errors import RecordingError
 from gpuwhyd.model import AlertEvent, BackendEvent, Event, GpuEvent, Snapshot, SpikeEvent, Suspect
 from gpuwhyd.recording.reader import snapshots
 
+_log = logging.getLogger(__name__)
+
+STANDARD_INPUT = Path("-")
+
 
 def replay(path: Path, settings: EngineSettings) -> Iterator[tuple[float, Event]]:
-    """Every event of a recording, with the seconds since its start. Raises RecordingError."""
+    """Every event of a recording, with the seconds since its start; where no spike and no alert is among them, the
+    log says so. Raises RecordingError.
+    """
+    source = "standard input" if path == STANDARD_INPUT else str(path)
+    samples, is_quiet = 0, True
+
+    def counted(row: Iterable[Snapshot]) -> Iterator[Snapshot]:
+        nonlocal samples
+        for snapshot in row:
+            samples += 1
+            yield snapshot
+
     try:
-        with path.open(encoding="utf-8") as file:
-            yield from events(snapshots(file, str(path)), settings)
+        with _opened(path) as file:
+            for seconds, event in events(counted(snapshots(file, source)), settings):
+                is_quiet = is_quiet and not isinstance(event, SpikeEvent | AlertEvent)
+                yield seconds, event
     except UnicodeDecodeError:
-        raise RecordingError(f"{path}: not UTF-8 text") from None
+        raise RecordingError(f"{source}: not UTF-8 text") from None
     except OSError as error:
-        raise RecordingError(f"{path}: cannot be read: {error.strerror}") from None
+        raise RecordingError(f"{source}: cannot be read: {error.strerror}") from None
+    if is_quiet:
+        _log.info("%s: no spike and no alert in its %d samples", source, samples)
+
+
+def _opened(path: Path) -> TextIO:
+    if path == STANDARD_INPUT:
+        return open(0, encoding="utf-8", closefd=False)
+    return path.open(encoding="utf-8")
 
 
 def events(row: Iterable[Snapshot], settings: EngineSettings) -> Iterator[tuple[float, Event]]:

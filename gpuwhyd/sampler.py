@@ -1,6 +1,7 @@
 """The tick: every backend is asked off the event loop with a deadline, and joined with who the processes are."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from gpuwhyd.backends.merge import merged
 from gpuwhyd.backends.watch import BackendWatch
 from gpuwhyd.model import CHASSIS, BackendState, FieldSource, GpuState, Snapshot
 from gpuwhyd.who import GpuUsers, Host, Processes, Who
+
+_log = logging.getLogger(__name__)
 
 LONGEST_PAUSE_SECONDS = 20.0
 """Sampling stops while the machine goes to sleep, but never for longer: the word that it is back may be lost."""
@@ -107,11 +110,16 @@ class Sampler:
         self._settings = settings
 
     async def snapshots(self) -> AsyncIterator[Snapshot]:
+        is_first = True
         while True:
             await self._while_going_to_sleep()
             self._wake.clear()
             asked, self._waiting = self._waiting, []
-            yield await self._snapshot()
+            snapshot = await self._snapshot()
+            if is_first and not snapshot.readings:
+                _tell_why_there_is_none(snapshot)
+            is_first = False
+            yield snapshot
             for future in asked:
                 if not future.done():
                     future.set_result(None)
@@ -218,6 +226,23 @@ class Sampler:
                 await self._awake.wait()
         except TimeoutError:
             self._awake.set()
+
+
+def _tell_why_there_is_none(snapshot: Snapshot) -> None:
+    """To the log, where a machine without a GPU would else look like one where all is well. What fails is told by itself."""
+    if any(one.state not in {BackendState.WAITING, BackendState.ABSENT} for one in snapshot.backends):
+        return
+    lacks = [
+        f"{one.name}: {one.message}"
+        for one in snapshot.backends
+        if one.state is BackendState.WAITING and not one.has_no_card
+    ]
+    if lacks:
+        _log.warning("no GPU can be read. %s", "; ".join(lacks))
+    else:
+        _log.warning(
+            "no GPU found; it is taken up when it is there. Does lspci show the card, and lspci -k its driver in use?"
+        )
 
 
 def suspended_seconds() -> float:

@@ -1,6 +1,7 @@
 """The tick: a backend that hangs, fails, appears later or has a fault leaves everything else going on."""
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import replace
@@ -788,6 +789,31 @@ def test_only_who_has_looked_says_that_there_is_no_card() -> None:
         await sampler.close()
 
     run(test())
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (ProbeResult(answer=Probe.LATER, message="none on the bus", no_card=True), "no GPU found; .* lspci"),
+        (ProbeResult(answer=Probe.NEVER, message="no hwmon"), "no GPU found; .* lspci"),
+        (ProbeResult(answer=Probe.LATER, message="load it"), "no GPU can be read. scripted: load it"),
+        (ProbeResult(answer=Probe.READY), None),
+    ],
+)
+def test_a_machine_without_a_gpu_is_told_once_in_the_log(
+    answer: ProbeResult, told: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        backend = ScriptedBackend()
+        backend.probe_answer = answer
+        sampler = build(backend)
+        await take(sampler, 3)
+        await sampler.close()
+
+    run(test())
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(lines) == (0 if told is None else 1)
+    assert all(re.match(told or "", line) for line in lines)
 
 
 @pytest.mark.parametrize("fails", [True, False])

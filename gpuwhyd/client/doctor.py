@@ -15,6 +15,10 @@ from gpuwhyd.client.terminal import Terminal, printable, wrap, wrap_below
 _INDENT = " " * 13
 _LATE_FACTOR, _LATE_SECONDS = 5, 30
 """A last sample older than so many intervals, and so many seconds, is a daemon that hangs."""
+_LOOK_FOR_IT = (
+    "Does lspci show the card (lspci -d ::0300 and lspci -d ::0302)? Does lspci -k show its driver in use: nvidia, amdgpu, "
+    "i915 or xe?"
+)
 
 
 async def answer(daemon: Daemon, options: Options) -> Answer:
@@ -84,17 +88,14 @@ def problems_of(health: Plain, gpus: Sequence[Plain]) -> list[str]:
         if backend.get("state") == "failing"
     ]
     if not any(backend.get("state") in {"ready", "asleep"} for backend in backends):
-        hints = [
-            f"{backend.get('name')}: {backend['message']}" for backend in backends if backend.get("message")
+        lacks = [
+            f"{backend.get('name')}: {backend['message']}"
+            for backend in backends
+            if backend.get("state") == "waiting" and backend.get("message") and not backend.get("has_no_card")
         ]
-        found.append(
-            "No way to read a GPU works here. gpuwhyd reads NVIDIA, AMD and Intel cards through their drivers, and "
-            "fans that the GPU shares with the machine. " + ("; ".join(hints) or "Is a driver installed?")
-        )
+        found.append(f"No GPU can be read. {'; '.join(lacks)}" if lacks else f"No GPU found. {_LOOK_FOR_IT}")
     elif not gpus:
-        found.append(
-            "No GPU found, although a driver answers. Is the card there? lspci -d ::0300 and lspci -d ::0302"
-        )
+        found.append(f"No GPU found, although a driver answers. {_LOOK_FOR_IT}")
     for gpu in gpus:
         if gpu.get("state") == "lost":
             name = cast("Plain", gpu.get("identity") or {}).get("name") or gpu.get("gpu")

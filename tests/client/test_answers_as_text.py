@@ -353,7 +353,7 @@ def test_doctor_finds_nothing_when_all_is_well():
             "nvml fails: driver lost",
         ),
         ({"backends": [{"name": "nvml", "state": "waiting", "message": "load it"}]}, "nvml: load it"),
-        ({"backends": []}, "No way to read a GPU works here. gpuwhyd reads NVIDIA, AMD and Intel cards"),
+        ({"backends": []}, "No GPU found. Does lspci show the card"),
         ({"last_sample_seconds_ago": 95.0}, "No sample for 1 min 35 s"),
         ({"journal": {"state": "ready", "queued": 0, "dropped": 2}}, "2 events were lost"),
         ({"version": "0.0.9"}, "systemctl restart gpuwhyd"),
@@ -367,6 +367,21 @@ def test_doctor_names_each_problem(changes, named):
     cards = [metrics(one) for one in metrics_view(reports.loud_report())]
     problems = problems_of(reports.health(**changes), cards)
     assert any(named in problem for problem in problems)
+
+
+def test_doctor_says_without_a_card_what_to_look_at_and_lists_the_backends_once():
+    names = ("nvml", "amdgpu", "i915")
+    backends = [
+        {"name": name, "state": "waiting", "message": f"no card for {name}", "has_no_card": True}
+        for name in names
+    ]
+    text = "\n".join(doctor_lines(reports.health(backends=backends), [], "system", PIPE))
+    assert text.startswith("1 problem:\n  - No GPU found. Does lspci show the card")
+    assert all(text.count(f"no card for {name}") == 1 for name in names)
+    backends.append({"name": "xe", "state": "waiting", "message": "load the module xe"})
+    assert problems_of(reports.health(backends=backends), []) == [
+        "No GPU can be read. xe: load the module xe"
+    ]
 
 
 def test_doctor_takes_a_missing_or_lost_card_as_a_problem():

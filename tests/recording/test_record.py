@@ -48,6 +48,18 @@ def test_what_is_recorded_until_it_is_stopped_can_be_replayed(tmp_path: Path, nu
     assert main(["replay", str(path)]) == 0
 
 
+def test_it_says_what_it_records_where_to_and_how_it_ends(tmp_path: Path) -> None:
+    path = tmp_path / "card.jsonl"
+    with recorder(str(path)) as process:
+        wait_for_lines(path, 3)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    [line] = [line for line in errors.splitlines() if "recording" in line]
+    assert str(path) in line
+    assert "RTX" in line
+    assert "Ctrl-C ends it" in line
+
+
 def test_anonymous(tmp_path: Path) -> None:
     path = tmp_path / "card.jsonl"
     with recorder("--anonymous", str(path)) as process:

@@ -82,6 +82,31 @@ def test_a_name_that_the_output_has_no_letters_for_ends_nothing(
     assert b"spike-ended" in done.stdout
 
 
+def test_a_recording_in_which_nothing_happens_says_so(recording: Path) -> None:
+    recording.write_text("".join(recording.read_text().splitlines(keepends=True)[:4]))
+    done = subprocess.run(
+        [sys.executable, "-m", "gpuwhyd", "replay", str(recording)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "spike" not in done.stdout
+    assert "no spike and no alert in its 3 samples" in done.stderr
+
+
+def test_it_reads_standard_input_as_record_writes_standard_output(recording: Path) -> None:
+    command = [sys.executable, "-m", "gpuwhyd", "replay"]
+    outputs = [
+        subprocess.run([*command, name], input=recording.read_bytes(), capture_output=True, check=True).stdout
+        for name in (str(recording), "-")
+    ]
+    assert outputs[0] == outputs[1] != b""
+    for text in (b"nonsense", b"\xff"):
+        done = subprocess.run([*command, "-"], input=text, capture_output=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.startswith(b"gpuwhyd: standard input: ")
+
+
 def test_a_file_that_is_none_is_one_line_and_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

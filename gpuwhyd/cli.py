@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpuwhyd import __version__
-from gpuwhyd.errors import BusError, ConfigError, GpuwhydError
+from gpuwhyd.errors import ConfigError, GpuwhydError
 from gpuwhyd.log import LineLimit
 from gpuwhyd.outputs.journal_log import STDERR, JournalLog, is_the_journal
 from gpuwhyd.standard_output import writing
@@ -70,11 +70,16 @@ def _run_loop(work: Coroutine[Any, Any, int]) -> int:
 
 async def _serve(options: argparse.Namespace) -> int:
     gc.disable()  # nothing of what is imported is garbage: looking for some takes 7 % of the time
+    from gpuwhyd.bus.address import socket_names  # noqa: PLC0415 - as below
     from gpuwhyd.daemon import run  # noqa: PLC0415 - the other commands start without it
 
     gc.freeze()
     gc.enable()
     sys.setswitchinterval(SWITCH_SECONDS)
+    if (
+        options.bus != "session"
+    ):  # which a login may bring yet; what is no address does not become one by waiting
+        socket_names(options.bus)
     await run(_daemon_options(options))
     return 0
 
@@ -112,22 +117,15 @@ def _check_config(path: Path | None) -> int:
 
 
 async def _reload(address: str) -> int:
-    """Returns when the daemon has taken its configuration, or says why it has not."""
-    from gpuwhyd.bus.connection import BusConnection  # noqa: PLC0415 - as above
+    """Returns when the daemon has taken its configuration, and tells what it notes of it; or says why it has not."""
+    from gpuwhyd.client.ask import Daemon  # noqa: PLC0415 - as above
 
-    connection = await BusConnection.connect(address)
-    try:
-        await connection.call("org.gpuwhyd1", "/org/gpuwhyd1", "org.gpuwhyd1.Manager", "Reload")
-    except BusError as error:
-        absent = error.name in {
-            "org.freedesktop.DBus.Error.ServiceUnknown",
-            "org.freedesktop.DBus.Error.NameHasNoOwner",
-        }
-        if absent:
-            raise BusError("gpuwhyd is not running. Start it: systemctl start gpuwhyd") from error
-        raise
-    finally:
-        await connection.close()
+    async with await Daemon.reach(address) as daemon:
+        await daemon.reload()
+        notes = (await daemon.health()).get("notes")
+    with writing():
+        for note in notes if isinstance(notes, list) else ():
+            print(note)
     return 0
 
 

@@ -68,7 +68,7 @@ class Daemon:
 
     def __init__(self, options: Options, settings: Settings) -> None:
         self._options = options
-        self._settings = settings
+        self._settings = self._started_with = settings
         self._stop = asyncio.Event()
         self._unsaved = asyncio.Event()
         self._clock = SystemClock()
@@ -148,16 +148,14 @@ class Daemon:
         self._notify.reloading()
         try:
             settings = load(self._options.config, backends=BACKEND_NAMES)
-            if settings.sampling.disabled_backends != self._settings.sampling.disabled_backends:
-                log.warning("disabled_backends takes effect at the next start: systemctl restart gpuwhyd")
-            if settings.fans != self._settings.fans:
-                log.warning("[[fan]] takes effect at the next start: systemctl restart gpuwhyd")
             self._settings = settings
             self._guarded.engine.reconfigure(settings.engine)
             self._sampler.reconfigure(settings.sampling)
             if self._journal is not None:
                 self._journal.configure(settings.journal)
-            self._notes = [note for note in self._notes if not note.startswith("configuration")]
+            self._notes = _only_at_the_next_start(settings, self._started_with)
+            for note in self._notes:
+                log.warning("%s", note)
             log.info("configuration taken over")
         except ConfigError as error:
             self._notes = [f"configuration not taken over: {error}"]
@@ -239,8 +237,24 @@ class Daemon:
             "memory_bytes": _resident_bytes(),
             "threads": threading.active_count(),
             "cpu_seconds": usage.ru_utime + usage.ru_stime,
-            "notes": [*self._notes, *([self._guarded.fault] if self._guarded.fault else [])],
+            "notes": [
+                *self._notes,
+                *([self._guarded.fault] if self._guarded.fault else []),
+                *self._rules_without_their_gpu(),
+            ],
         }
+
+    def _rules_without_their_gpu(self) -> list[str]:
+        if self._report is None:
+            return []
+        gpus = [reading.gpu for reading in self._report.snapshot.readings]
+        present = {name for gpu in gpus for name in (gpu.id, gpu.pci_address)}
+        return [
+            f'rule "{rule.name}" watches {name}, which is not there; there is {", ".join(gpu.id for gpu in gpus) or "none"}'
+            for rule in self._settings.engine.rules
+            for name in rule.gpus
+            if name not in present
+        ]
 
     def _sample_age(self, snapshot: Snapshot) -> float | None:
         if self._options.simulate is not None:
@@ -286,6 +300,19 @@ async def run(options: Options) -> None:
     """Runs the daemon until it is stopped. Raises ConfigError for a wrong configuration or scenario, and StateError."""
     settings = load(options.config, backends=BACKEND_NAMES)
     await Daemon(options, settings).run()
+
+
+def _only_at_the_next_start(settings: Settings, running: Settings) -> list[str]:
+    """One line for each thing that the daemon keeps as it was when it started."""
+    kept = {
+        "disabled_backends": settings.sampling.disabled_backends != running.sampling.disabled_backends,
+        "[[fan]]": settings.fans != running.fans,
+    }
+    return [
+        f"the change of {key} takes effect at the next start: systemctl restart gpuwhyd"
+        for key, has_changed in kept.items()
+        if has_changed
+    ]
 
 
 def _state_path(options: Options) -> Path | None:

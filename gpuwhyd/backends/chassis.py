@@ -82,7 +82,10 @@ class ChassisBackend:
 
     def probe(self) -> ProbeResult:
         if not Path(f"{self._sysfs}/class/hwmon").is_dir():
-            return ProbeResult(answer=Probe.NEVER, message="this kernel has no hardware monitoring (hwmon)")
+            lost = ", ".join(f"fan {rule.fan} of {rule.chip}" for rule in self._rules)
+            consequence = f"; there is none of those in [[fan]]: {lost}" if lost else ""
+            message = f"this kernel has no hardware monitoring (hwmon){consequence}"
+            return ProbeResult(answer=Probe.NEVER, message=message)
         try:
             self._look(self._monotonic())
         except BackendError as error:

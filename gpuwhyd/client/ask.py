@@ -6,7 +6,7 @@ from typing import Self, TypeVar, cast
 from gpuwhyd.bus.codec import ObjectPath
 from gpuwhyd.bus.connection import BusConnection, SignalMatch
 from gpuwhyd.client.shape import shaped, tables_in
-from gpuwhyd.errors import BusError, GpuwhydError
+from gpuwhyd.errors import BusError, ConfigError, GpuwhydError
 
 BUS_NAME = "org.gpuwhyd1"
 ROOT_PATH = "/org/gpuwhyd1"
@@ -89,6 +89,15 @@ class Daemon:
         health = await self._table("GetHealth")
         backends = health.get("backends")
         return {**health, "backends": tables_in(backends if isinstance(backends, list) else [])}
+
+    async def reload(self) -> None:
+        """Returns when the configuration is in force. Raises ConfigError when the file is wrong, and the old one stays."""
+        try:
+            await self._connection.call(BUS_NAME, ROOT_PATH, MANAGER, "Reload")
+        except BusError as error:
+            if error.name == "org.gpuwhyd1.Error.ConfigInvalid":
+                raise ConfigError(str(error)) from error
+            raise _translated(error, self._bus) from error
 
     async def events(self, *, since_usec: int, maximum: int, **options: str) -> list[Plain]:
         """At most `maximum` past events since then, newest last. Options: `gpu` (object path), `event`, `spike_id`."""

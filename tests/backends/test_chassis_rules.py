@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from gpuwhyd.backends.base import Probe
+from gpuwhyd.backends.chassis import ChassisBackend
 from gpuwhyd.backends.chassis_fans import IGNORE, SHARED, FanRule
 from tests.backends.chassis_rig import DESKTOP, NVIDIA_GPU, NVIDIA_ID, ChassisRig, speeds
 from tests.backends.sysfs_watch import touched
@@ -109,3 +110,11 @@ def test_a_gpu_that_is_plugged_in_later_gets_its_fan(tmp_path: Path) -> None:
     rig.pci.remove("0000:09:00.0")
     rig.chip("thinkpad", fan1_input=2000)
     assert [reading.gpu.id for reading in rig.readings(10)] == ["chassis_thinkpad"]
+
+
+def test_a_fan_of_the_configuration_is_missed_also_where_the_kernel_has_no_hwmon(tmp_path: Path) -> None:
+    rules = (FanRule(chip="nct6798", fan=2, gpu="shared"), FanRule(chip="it87", fan="gpu", gpu="shared"))
+    told = ChassisBackend(sysfs=tmp_path, rules=rules).probe()
+    assert told.answer is Probe.NEVER
+    assert "none of those in [[fan]]: fan 2 of nct6798, fan gpu of it87" in told.message
+    assert "[[fan]]" not in ChassisBackend(sysfs=tmp_path).probe().message

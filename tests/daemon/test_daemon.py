@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.running import PCI, FakeProcess, Machine, command, machine, until
+from tests.daemon.running import CONFIG, PCI, FakeProcess, Machine, command, machine, until
 from tests.fake_nvml.control import FakeDriver
 
 
@@ -156,7 +156,7 @@ def test_a_reload_with_a_wrong_file_keeps_the_old_configuration_and_says_so(here
     here.start()
     here.config.write_text('[sampling]\ninterval = "quickly"\n')
     failed = command("gpuwhyd", "--bus", here.address, "reload")
-    assert failed.returncode == 2
+    assert failed.returncode == 78
     assert len(failed.stderr.splitlines()) == 1
     assert "interval" in failed.stderr
     assert here.ask("status")["sample_interval_seconds"] == pytest.approx(0.2)
@@ -168,6 +168,30 @@ def test_a_reload_with_a_wrong_file_keeps_the_old_configuration_and_says_so(here
     here.process.send_signal(signal.SIGHUP)
     until(lambda: here.log.count("configuration not taken over") == 2, "SIGHUP reloads too")
     assert here.ask("status")["sample_interval_seconds"] == pytest.approx(0.3)
+
+
+def test_what_a_reload_cannot_change_and_whom_a_rule_cannot_watch_is_told_by_reload_and_doctor(
+    here: Machine,
+) -> None:
+    rest(here.add_card())
+    here.start()
+    until(here.answer, "the card is there")
+    fan = '[[fan]]\nchip = "nct6798"\nfan = 2\ngpu = "shared"\n'
+    rule = '[[rule]]\nname = "hot"\nmetric = "temperature_celsius"\nabove = 80\ngpus = ["0000:01:00.0", "09:00.0"]\n'
+    here.config.write_text(CONFIG.replace("[spike]", 'disabled_backends = ["xe"]\n[spike]') + fan + rule)
+    notes = [
+        "the change of disabled_backends takes effect at the next start: systemctl restart gpuwhyd",
+        "the change of [[fan]] takes effect at the next start: systemctl restart gpuwhyd",
+        'rule "hot" watches 0000:09:00.0, which is not there; there is pci_0000_01_00_0',
+    ]
+    for _ in range(2):  # it holds until the restart, however often it is read
+        done = command("gpuwhyd", "--bus", here.address, "reload")
+        assert (done.returncode, done.stdout.splitlines()) == (0, notes)
+    assert here.ask("doctor")["health"]["notes"] == notes
+    assert here.end() == 0
+    here.start()
+    until(here.answer, "the card is there again")
+    assert here.ask("doctor")["health"]["notes"] == notes[2:]
 
 
 def test_no_gpu_is_an_answer_not_an_error(here: Machine) -> None:
@@ -240,6 +264,8 @@ def test_a_daemon_at_rest_leaks_no_descriptors(here: Machine) -> None:
         (("--check-config", "--config", "/nonexistent/x.toml"), 78, "/nonexistent/x.toml"),
         (("reload", "--bus", "unix:path=/nonexistent/bus"), 2, None),
         (("--bus", "unix:path=/nonexistent/bus", "reload"), 2, "/nonexistent/bus"),
+        (("--bus", "foo", "reload"), 2, "'foo' is no D-Bus address; write system, session or for example"),
+        (("--bus", "foo"), 2, "gpuwhyd: 'foo' is no D-Bus address; write system, session or for example"),
         (("dance",), 2, "dance"),
     ],
 )
@@ -256,7 +282,7 @@ def test_a_wrong_command_line_is_one_clear_line(
 def test_reload_without_a_daemon_says_how_to_start_it(here: Machine) -> None:
     done = command("gpuwhyd", "--bus", here.address, "reload")
     assert done.returncode == 2
-    assert done.stderr.strip() == "gpuwhyd: gpuwhyd is not running. Start it: systemctl start gpuwhyd"
+    assert done.stderr.strip() == f"gpuwhyd: gpuwhyd is not running. Start it: gpuwhyd --bus {here.address}"
 
 
 def test_a_wrong_configuration_ends_the_start_with_one_line(here: Machine) -> None:

@@ -1,6 +1,7 @@
 """Whether the installation is whole and the system uses it."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,9 +77,14 @@ def _check_environment() -> _Lines:
 def _check_unit() -> _Lines:
     if not machine.runs_systemd():
         return [], ["systemd does not run here"]
-    unit = machine.unit_properties(
-        "LoadState", "FragmentPath", "NeedDaemonReload", "UnitFileState", "ActiveState"
+    return _judge(
+        machine.unit_properties(
+            "LoadState", "FragmentPath", "NeedDaemonReload", "UnitFileState", "ActiveState"
+        )
     )
+
+
+def _judge(unit: Mapping[str, str]) -> _Lines:
     load, fragment = unit.get("LoadState", "unknown"), unit.get("FragmentPath", "")
     if load != "loaded":
         remedy = {"masked": f"systemctl unmask {UNIT_NAME}", "not-found": "systemctl daemon-reload"}.get(
@@ -96,7 +102,8 @@ def _check_unit() -> _Lines:
     elif not enabled:
         faults.append(f"not started at boot: systemctl enable {UNIT_NAME}")
     if state != "active" and (enabled or state != "inactive"):
-        faults.append(f"the daemon is {state}: systemctl start {UNIT_NAME}; journalctl -u gpuwhyd")
+        how = "has failed" if state == "failed" else f"is {state}"
+        faults.append(f"the daemon {how}: systemctl start {UNIT_NAME}; journalctl -u gpuwhyd")
     return ([] if faults else ["the unit is loaded, enabled and active"]), faults
 
 
@@ -105,6 +112,9 @@ def _check_bus() -> _Lines:
     if machine.unit_properties("ActiveState").get("ActiveState") not in {"active", "reloading"}:
         return [], []  # that it does not run is told already
     bus = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
+    worked, output = machine.command(*machine.bus_call(*bus, "GetId"))
+    if not worked:
+        return [], [f"the system bus does not answer ({output}): systemctl start dbus; journalctl -u dbus"]
     worked, output = machine.command(*machine.bus_call(*bus, "GetConnectionUnixProcessID", "s", machine.NAME))
     if not worked:
         return [], [f"nobody owns {machine.NAME} on the system bus ({output}): systemctl restart {UNIT_NAME}"]

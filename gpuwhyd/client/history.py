@@ -1,11 +1,12 @@
 """`gpuwhy history`: past spikes, alerts, lost GPUs; with `--all` also GPUs and backends that came and went."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import cast
 
 from gpuwhyd.client.answer import Answer, Options
 from gpuwhyd.client.ask import Daemon, Plain
-from gpuwhyd.client.gpus import chosen_gpus, gpu_name
+from gpuwhyd.client.gpus import chosen_gpus, gpu_name, gpus_of
 from gpuwhyd.client.happenings import (
     event_title,
     leading_suspect,
@@ -22,26 +23,29 @@ MOST_EVENTS = 1000
 
 _COLUMNS = (
     Column(title="WHEN"),
-    Column(title="GPU", shrinks_to=8, drop=6),
+    Column(title="GPU", shrinks_to=8),
     Column(title="WHAT", shrinks_to=12),
     Column(title="LASTED", right=True, drop=2),
-    Column(title="PEAK", right=True, drop=5),
+    Column(title="PEAK", right=True, drop=3),
     Column(title="CAUSE", drop=4),
-    Column(title="BY", shrinks_to=14),
-    Column(title="SHARE", right=True, drop=3),
+    Column(title="BY", shrinks_to=12),
+    Column(title="SHARE", right=True, drop=5),
     Column(title="SPIKE", drop=1),
 )
-_FULL_ID_COLUMNS = 120
-"""In a narrower terminal a spike's id is shown without its GPU; `gpuwhy` takes that too."""
+_FULL_COLUMNS = 120
+"""In a narrower terminal a spike's id is shown without its GPU, which `gpuwhy` takes too, and a date without its year
+where all are of one.
+"""
 _SPIKE_EVENTS = frozenset({"spike-started", "spike-updated", "spike-ended"})
 _ALERT_EVENTS = frozenset({"alert-raised", "alert-cleared"})
 _ALWAYS = _SPIKE_EVENTS | _ALERT_EVENTS | {"gpu-lost"}
 
 
 async def answer(daemon: Daemon, options: Options) -> Answer:
+    summary = await daemon.summary()
     only = {}
     if options.gpu is not None:
-        only = {"gpu": str(chosen_gpus(await daemon.summary(), options.gpu)[0]["gpu"])}
+        only = {"gpu": str(chosen_gpus(summary, options.gpu)[0]["gpu"])}
     events = await daemon.events(since_usec=options.since_usec, maximum=MOST_EVENTS, **only)
     if not options.all_events:
         events = [event for event in events if event.get("event") in _ALWAYS]
@@ -51,11 +55,15 @@ async def answer(daemon: Daemon, options: Options) -> Answer:
 
         shown = [json_form.event(event) for entry in entries for event in entry]
         return Answer(document={"events": shown})
-    return Answer(lines=tuple(history_lines(entries, options.terminal)))
+    ids = {gpu.get("id") for gpu in gpus_of(summary)} | {entry[0].get("gpu_id") for entry in entries}
+    one_card = options.gpu is not None or len(ids - {None}) < 2
+    return Answer(lines=tuple(history_lines(entries, options.terminal, one_card=one_card)))
 
 
 def grouped(events: Sequence[Plain]) -> list[list[Plain]]:
-    """The events of one spike together, at the place where it began; every other event for itself."""
+    """The events of one spike together, at the place where it began, which is the first where that is not among them; every
+    other event for itself.
+    """
     entries: list[list[Plain]] = []
     spikes: dict[object, list[Plain]] = {}
     for event in events:
@@ -66,20 +74,39 @@ def grouped(events: Sequence[Plain]) -> list[list[Plain]]:
         entries.append([event])
         if event.get("event") in _SPIKE_EVENTS:
             spikes[spike_id] = entries[-1]
-    return entries
+    began_earlier = [entry for entry in entries if entry[0].get("event") in {"spike-updated", "spike-ended"}]
+    began_earlier.sort(key=lambda entry: number(_began_usec(entry)) or 0.0)
+    return [*began_earlier, *(entry for entry in entries if entry not in began_earlier)]
 
 
-def history_lines(entries: Sequence[Sequence[Plain]], terminal: Terminal) -> list[str]:
+def history_lines(
+    entries: Sequence[Sequence[Plain]], terminal: Terminal, *, one_card: bool = False
+) -> list[str]:
+    """A title and a row for each. With `one_card` it is not told which."""
     entries = cast("Sequence[Sequence[Plain]]", printable(entries))
     if not entries:
-        return ["Nothing happened in this time: no spike, no alert."]
-    short = terminal.columns is not None and terminal.columns < _FULL_ID_COLUMNS
-    return table(_COLUMNS, [_row(entry, short=short) for entry in entries], terminal)
+        return ["Nothing happened: no spike, no alert."]
+    short = terminal.columns is not None and terminal.columns < _FULL_COLUMNS
+    names = {} if one_card else _gpu_names([entry[0] for entry in entries])
+    rows = [_row(entry, names.get(entry[0].get("gpu_id"), UNKNOWN), short=short) for entry in entries]
+    if short and len({row[0].partition("-")[0] for row in rows}) == 1:
+        rows = [(row[0].partition("-")[2], *row[1:]) for row in rows]
+    return table(_COLUMNS, rows, terminal)
 
 
-def _row(entry: Sequence[Plain], *, short: bool) -> tuple[str, ...]:
+def _gpu_names(events: Sequence[Plain]) -> dict[object, str]:
+    """By id; of cards with one name also where they are."""
+    cards = {event.get("gpu_id"): event for event in events if event.get("gpu_id")}
+    names = {gpu_id: gpu_name({"name": card.get("gpu_name") or gpu_id}) for gpu_id, card in cards.items()}
+    places = {
+        gpu_id: str(card.get("gpu_pci") or gpu_id).removeprefix("0000:") for gpu_id, card in cards.items()
+    }
+    given = Counter(names.values())
+    return {gpu_id: f"{places[gpu_id]} {name}" if given[name] > 1 else name for gpu_id, name in names.items()}
+
+
+def _row(entry: Sequence[Plain], gpu: str, *, short: bool) -> tuple[str, ...]:
     first, last = entry[0], entry[-1]
-    gpu = gpu_name({"name": first.get("gpu_name") or first.get("gpu_id") or UNKNOWN})
     telling = most_telling(entry) or last
     suspect = leading_suspect(telling)
     who, heat = (suspect_name(suspect), share(suspect.get("share"))) if suspect else (UNKNOWN, UNKNOWN)
@@ -89,7 +116,7 @@ def _row(entry: Sequence[Plain], *, short: bool) -> tuple[str, ...]:
     spike = cast("Plain", last.get("spike") or {})
     spike_id = str(first.get("spike_id") or "")
     return (
-        _minute(spike.get("began_usec") or first.get("wall_usec")),
+        _minute(_began_usec(entry)),
         gpu,
         "fan up",
         _lasted(last, spike),
@@ -99,6 +126,11 @@ def _row(entry: Sequence[Plain], *, short: bool) -> tuple[str, ...]:
         heat,
         spike_id.rpartition("-")[2] if short else spike_id,
     )
+
+
+def _began_usec(entry: Sequence[Plain]) -> object:
+    spike = cast("Plain", entry[-1].get("spike") or {})
+    return spike.get("began_usec") or entry[0].get("wall_usec")
 
 
 def _minute(wall_usec: object) -> str:

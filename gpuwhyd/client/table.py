@@ -1,4 +1,4 @@
-"""A table in as many columns as the terminal has: texts are shortened first, then the least important columns go."""
+"""A table in as many columns as the terminal has: texts are shortened first, then columns go for which there is no room."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Column:
     never cut.
     """
     drop: int = 0
-    """0 stays always; of the others the highest goes first when there is no room."""
+    """0 stays always; of the others, the lower one is first given room where there is some."""
 
 
 def table(
@@ -55,19 +55,32 @@ def _fitted(
     columns: Sequence[Column], shown: Sequence[int], natural: Sequence[int], room: int | None
 ) -> dict[int, int]:
     """Which columns are shown, and how wide."""
-    widths = {i: natural[i] for i in shown}
     if room is None:
-        return widths
-    while True:
-        excess = sum(widths.values()) + len(_GAP) * (len(widths) - 1) - room
-        if _shrunk(widths, {i: columns[i].shrinks_to for i in widths}, excess):
-            return widths
-        optional = [i for i in widths if columns[i].drop]
-        if not optional:
-            least = {i: None if columns[i].shrinks_to is None else _LEAST_WIDTH for i in widths}
-            _shrunk(widths, least, min(excess, _spare(widths, least)))
-            return widths
-        del widths[max(optional, key=lambda i: columns[i].drop)]
+        return {i: natural[i] for i in shown}
+    chosen = [i for i in shown if not columns[i].drop]
+    for i in sorted((i for i in shown if columns[i].drop), key=lambda i: columns[i].drop):
+        if _shrunk_to(room, columns, sorted([*chosen, i]), natural) is not None:
+            chosen.append(i)
+    chosen.sort()
+    widths = _shrunk_to(room, columns, chosen, natural)
+    if widths is None:  # nothing more can be left out
+        widths = {i: natural[i] for i in chosen}
+        least = {i: None if columns[i].shrinks_to is None else _LEAST_WIDTH for i in chosen}
+        _shrunk(widths, least, min(_excess(widths, room), _spare(widths, least)))
+    return widths
+
+
+def _shrunk_to(
+    room: int, columns: Sequence[Column], chosen: Sequence[int], natural: Sequence[int]
+) -> dict[int, int] | None:
+    """These columns with their texts cut as far as they may be; `None` where that does not do."""
+    widths = {i: natural[i] for i in chosen}
+    least = {i: columns[i].shrinks_to for i in chosen}
+    return widths if _shrunk(widths, least, _excess(widths, room)) else None
+
+
+def _excess(widths: dict[int, int], room: int) -> int:
+    return sum(widths.values()) + len(_GAP) * (len(widths) - 1) - room
 
 
 def _shrunk(widths: dict[int, int], least: dict[int, int | None], excess: int) -> bool:

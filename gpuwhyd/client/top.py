@@ -106,7 +106,7 @@ def _suspect_row(suspect: Plain) -> _Row:
         UNKNOWN,
         UNKNOWN,
         str(program.get("user") or UNKNOWN),
-        f"({state_words(suspect)})",
         suspect_name(suspect),
+        f"({state_words(suspect)})",
     )
     return number(suspect.get("share")) or 0.0, 0.0, texts

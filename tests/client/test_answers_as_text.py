@@ -206,8 +206,11 @@ def test_top_puts_the_hottest_first_and_keeps_the_exited_whose_heat_is_still_the
     listed = processes(report, reports.GPU.id, ANYONE)
     lines = top_lines(gpus()[0], listed[::-1], reports.plain(reports.explanation()), PIPE)
     assert lines[0] == "GPU 0 RTX 3070: fan 57 %, 78 degC, 235 W, busy 95 %, memory 6.1 of 8.0 GiB"
-    assert [line.split()[-1] for line in lines[2:]] == ["ollama.service", "blender", "idle"]
-    assert "(exited 2 min ago)" in lines[3]
+    place = lines[1].index("PROCESS")
+    assert [line[place:].split()[0] for line in lines[2:]] == ["ollama", "blender", "idle"]
+    assert lines[3].endswith("blender  (exited 2 min ago)")
+    narrow = top_lines(gpus()[0], listed, reports.plain(reports.explanation()), Terminal(columns=40))
+    assert any("blender" in line for line in narrow)
 
 
 def test_top_says_so_when_nobody_uses_the_card():
@@ -247,10 +250,39 @@ def test_history_names_in_its_last_columns_who_led_or_nobody():
     ]
 
 
-def test_history_keeps_what_matters_most_in_80_columns():
-    lines = history_lines(grouped(events_of(*reports.whole_spike(), reports.alert())), Terminal(columns=80))
-    assert lines[0].split() == ["WHEN", "WHAT", "LASTED", "BY", "SPIKE"]
-    assert lines[1].split()[-3:] == ["s", "ollama.service", reports.SPIKE_ID.rpartition("-")[2]]
+@pytest.mark.parametrize(
+    ("columns", "one_card", "titles"),
+    [
+        (40, True, "WHEN WHAT BY"),
+        (40, False, "WHEN GPU WHAT BY"),
+        (60, False, "WHEN GPU WHAT PEAK BY"),
+        (80, True, "WHEN WHAT LASTED PEAK BY SPIKE"),
+        (80, False, "WHEN GPU WHAT LASTED BY SPIKE"),
+        (100, False, "WHEN GPU WHAT LASTED PEAK CAUSE BY SPIKE"),
+        (200, True, "WHEN WHAT LASTED PEAK CAUSE BY SHARE SPIKE"),
+    ],
+)
+def test_history_keeps_what_matters_most_in_a_narrow_terminal(columns, one_card, titles):
+    entries = grouped(events_of(*reports.whole_spike(), reports.alert()))
+    lines = history_lines(entries, Terminal(columns=columns), one_card=one_card)
+    assert lines[0].split() == titles.split()
+    assert "olla" in lines[1]
+    assert (reports.SPIKE_ID.rpartition("-")[2] in lines[1]) == ("SPIKE" in titles)
+    assert lines[1].startswith("2025-11-" if columns >= 120 else "11-")
+
+
+def test_history_tells_cards_of_one_name_apart():
+    twin = dataclasses.replace(reports.SECOND_GPU, name=reports.GPU.name)
+    first, *_ = reports.whole_spike()
+    other = dataclasses.replace(first, gpu=twin, spike=dataclasses.replace(first.spike, spike_id="other"))
+    lines = history_lines(grouped(events_of(first, other)), PIPE)
+    assert ["01:00.0 RTX 3070" in lines[1], "41:00.0 RTX 3070" in lines[2]] == [True, True]
+
+
+def test_history_puts_a_spike_that_began_before_it_where_it_began():
+    _, update, _ = reports.whole_spike()
+    events = events_of(reports.alert(seconds=-60), update)
+    assert [entry[0]["event"] for entry in grouped(events)] == ["spike-updated", "alert-raised"]
 
 
 def test_history_shows_a_spike_that_is_not_over():
@@ -258,7 +290,7 @@ def test_history_shows_a_spike_that_is_not_over():
 
 
 def test_history_says_when_nothing_happened():
-    assert history_lines([], PIPE) == ["Nothing happened in this time: no spike, no alert."]
+    assert history_lines([], PIPE) == ["Nothing happened: no spike, no alert."]
 
 
 def test_a_past_spike_tells_its_course_its_suspects_and_its_events():

@@ -49,7 +49,7 @@ _BELONGS_TO = {
     "once": ("top",),
     "format": ("watch",),
     "exit_code": ("why", "status", "top"),
-    "gpu": ("why", "status", "top", "watch", "history", "doctor"),
+    "gpu": ("why", "status", "top", "watch", "history", "doctor", "report"),
 }
 _TOP_SECONDS = 2.0
 _MOST_ROWS = 1000
@@ -165,7 +165,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     command, spike_id = _command(given.what)
     for name, commands in _BELONGS_TO.items():
         if getattr(given, name) not in {None, False} and command not in commands:
-            owner = " and ".join(("gpuwhy " + one).removesuffix(" why") for one in commands)
+            *first, last = (("gpuwhy " + one).removesuffix(" why") for one in commands)
+            owner = f"{', '.join(first)} and {last}" if first else last
             raise AskError(
                 f"--{name.removesuffix('_events').replace('_', '-')} belongs to {owner}. See: gpuwhy --help"
             )

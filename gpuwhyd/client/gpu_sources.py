@@ -77,7 +77,7 @@ def _told(gpu: Plain) -> list[tuple[str, str]]:
         if not (gpu.get("let_alone") and one.get("lack") == "asleep")
     ]
     if gpu.get("state") == "awake":
-        lines += [("Missing", text) for text in _missing_words(gpu, sources)]
+        lines += [("Missing", text) for text in _missing_words(gpu)]
         lines += _origins(gpu, sources)
     elif not unread and not gpu.get("let_alone"):
         asleep = gpu.get("state") == "asleep"
@@ -94,13 +94,16 @@ def sources_of(gpu: Plain) -> list[Plain]:
 
 
 def missing_of(gpu: Plain) -> dict[str, Plain]:
-    """Quantity without a value -> the source to tell of: the one whose lack can be mended, `{}` where there is none."""
+    """Quantity without a value -> the source to tell of: the one whose lack can be mended, `{}` where others have one and
+    it has none. Where no source is told of at all, the card offers no more than what it gives.
+    """
     sources = [one for one in sources_of(gpu) if one.get("quantity")]
     read = {str(one["quantity"]) for one in sources if one.get("lack") is None}
     without_value = [str(name) for name in cast("Sequence[object]", gpu.get("missing") or ())]
     names = [*without_value, *(str(one["quantity"]) for one in sources)]
     no_loss = _NO_QUANTITIES | (_OF_ITS_OWN_FAN if gpu.get("fan_mode") == "none" else frozenset())
     is_fan_alone = cast("Plain", gpu.get("identity") or {}).get("vendor") == "chassis"
+    nothing: Plain = {} if sources else {"lack": "no-sensor"}
     found: dict[str, Plain] = {}
     for name in dict.fromkeys(names):
         if name in no_loss or (name in read and name not in without_value):
@@ -108,7 +111,7 @@ def missing_of(gpu: Plain) -> dict[str, Plain]:
         lacking = [one for one in sources if one["quantity"] == name]
         if not lacking and is_fan_alone:
             continue  # a fan of the machine has no memory, and nobody misses it
-        found[name] = min(lacking, key=_how_far_from_mending, default={})
+        found[name] = min(lacking, key=_how_far_from_mending, default=nothing)
     return found
 
 
@@ -130,11 +133,9 @@ def _how_far_from_mending(source: Plain) -> int:
     return list(_WORDS).index(lack) if lack in _WORDS else len(_WORDS)
 
 
-def _missing_words(gpu: Plain, sources: Sequence[Plain]) -> list[str]:
+def _missing_words(gpu: Plain) -> list[str]:
     """Not of what the card's driver does not tell, and its processes do: how much an Intel card works."""
     missing = {name: source for name, source in missing_of(gpu).items() if gpu.get(name) is None}
-    if not sources and missing:
-        return [f"{', '.join(missing)}: {_WORDS['no-sensor']}"]
     by_reason: dict[str, list[str]] = {}
     for name, source in sorted(missing.items(), key=lambda item: _how_far_from_mending(item[1])):
         by_reason.setdefault(reason_words(source), []).append(name)

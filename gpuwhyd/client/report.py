@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from gpuwhyd import __version__
@@ -11,7 +11,7 @@ from gpuwhyd.client import anonymous
 from gpuwhyd.client.answer import Answer, Options
 from gpuwhyd.client.ask import AskError, Daemon, Plain, if_told
 from gpuwhyd.client.doctor import gpu_form, problems_of
-from gpuwhyd.client.gpus import gpus_of
+from gpuwhyd.client.gpus import chosen_gpus, gpus_of
 from gpuwhyd.client.machine import Machine, this_machine
 from gpuwhyd.client.report_text import report_lines
 from gpuwhyd.client.terminal import printable
@@ -44,7 +44,9 @@ async def answer(daemon: Daemon, options: Options) -> Answer:
     try:
         answers = await _ask(daemon)
     except AskError as error:
-        answers = Answers(trouble=str(error))
+        return answer_of(Answers(trouble=str(error)), options)
+    if options.gpu is not None:
+        answers = replace(answers, gpus=_only(answers.gpus, options.gpu))
     return answer_of(answers, options)
 
 
@@ -53,6 +55,20 @@ def answer_of(answers: Answers, options: Options) -> Answer:
     if options.as_json:
         return Answer(document=document)
     return Answer(lines=tuple(report_lines(cast("Plain", printable(document)))))
+
+
+def _only(gpus: Sequence[GpuAnswers], wanted: str) -> list[GpuAnswers]:
+    """Raises AskError when there is no such GPU: that is no fault of the daemon's to report."""
+    known = [
+        {
+            **cast("Plain", one.metrics.get("identity") or {}),
+            "gpu": one.metrics.get("gpu"),
+            "number": one.number,
+        }
+        for one in gpus
+    ]
+    [chosen] = chosen_gpus({"gpus": known}, wanted)
+    return [one for one in gpus if one.metrics.get("gpu") == chosen["gpu"]]
 
 
 async def _ask(daemon: Daemon) -> Answers:

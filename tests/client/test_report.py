@@ -9,9 +9,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpuwhyd.client.anonymous import LEFT_OUT, names_in, scrubbed
+from gpuwhyd.client.doctor import gpu_form
+from gpuwhyd.client.gpu_sources import gpu_lines
 from gpuwhyd.client.machine import Machine, this_machine
 from gpuwhyd.client.report import Answers, GpuAnswers, report_of
 from gpuwhyd.client.report_text import report_lines
+from gpuwhyd.client.terminal import Terminal
 from gpuwhyd.model import (
     Evidence,
     FieldSource,
@@ -306,3 +309,27 @@ def test_the_command_reports_a_running_daemon_and_names_nobody():
     for name in ("ollama", "blender", "eva", "4242", reports.SPIKE_ID):
         assert name not in text + json.dumps(document)
     assert document["gpus"][0]["sources"][0]["used"] is True
+
+
+def test_the_report_of_one_card_is_of_no_other():
+    with private_bus() as bus, serving(bus.address, reports.loud_report()):
+        document = json.loads(gpuwhy(bus.address, "report", "--json", "--gpu", "1").stdout)
+        unknown = gpuwhy(bus.address, "report", "--gpu", "7")
+    assert [gpu["name"] for gpu in document["gpus"]] == ["NVIDIA A40"]
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "There is no GPU 7. Known: pci_0000_01_00_0 (0 RTX 3070)" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    "sources", [None, (), [{"quantity": "hotspot_celsius", "lack": "no-permission", "backend": "nvml"}]]
+)
+def test_report_and_doctor_give_one_reason_for_a_reading_that_is_missing(sources):
+    [card, *_] = answers(lambda kind: kind).gpus
+    card = dataclasses.replace(card, sources=sources)
+    form = gpu_form(card.metrics, card.sources, None) | {"number": 0, "state": "awake"}
+    told = " ".join(gpu_lines(form, Terminal()))
+    rows = [line.split(" | ") for line in text_of(gpus=[card]).splitlines() if " | - | " in line]
+    assert rows
+    for name, _, reason in rows:
+        words = reason.removesuffix(" |")
+        assert re.search(rf"{name.removeprefix('| ')}[a-z_, ]*: {re.escape(words)}", told), (name, words)

@@ -4,6 +4,7 @@ from gpuwhyd.engine.causes.facts import Finding
 from gpuwhyd.engine.known import Known
 from gpuwhyd.engine.shared_heat import Cooler
 from gpuwhyd.engine.suspects import PAUSED_SECONDS
+from gpuwhyd.engine.trace import Trace
 from gpuwhyd.model import Evidence, Snapshot
 
 
@@ -30,20 +31,44 @@ def _measured(known: Known, snapshot: Snapshot) -> list[Evidence]:
     heat = known.heat
     if heat.working_since is None:
         return []
+    return _of_the_trace(heat.trace, heat.working_since, snapshot)
+
+
+def _of_the_trace(trace: Trace, working_since: float, snapshot: Snapshot, prefix: str = "") -> list[Evidence]:
+    """Average power and lowest temperature since the work began, as far back as the trace goes: `since` says how far."""
     found = []
-    since = snapshot.wall_usec - round((snapshot.boottime_seconds - heat.working_since) * 1e6)
-    if (average := heat.trace.average_watts(heat.working_since - 1e-6)) is not None:
-        watts, over = average
-        found.append(Evidence(quantity="average_power_watts", value=watts, unit="W", since_usec=since))
-        found.append(Evidence(quantity="average_over_seconds", value=over, unit="s"))
-    if (low := heat.trace.lowest_celsius(heat.working_since - PAUSED_SECONDS)) is not None:
-        found.append(Evidence(quantity="temperature_low_celsius", value=low, unit="degC", since_usec=since))
+    if (average := trace.average_watts(working_since - 1e-6)) is not None:
+        watts, over, since = average
+        found.append(
+            Evidence(
+                quantity=f"{prefix}average_power_watts",
+                value=watts,
+                unit="W",
+                since_usec=_wall_usec(snapshot, since),
+            )
+        )
+        found.append(Evidence(quantity=f"{prefix}average_over_seconds", value=over, unit="s"))
+    if (lowest := trace.lowest_celsius(working_since - PAUSED_SECONDS)) is not None:
+        low, since = lowest
+        found.append(
+            Evidence(
+                quantity=f"{prefix}temperature_low_celsius",
+                value=low,
+                unit="degC",
+                since_usec=_wall_usec(snapshot, since),
+            )
+        )
     return found
+
+
+def _wall_usec(snapshot: Snapshot, boottime_seconds: float) -> int:
+    """The wall clock at that moment, by what it says now."""
+    return snapshot.wall_usec - round((snapshot.boottime_seconds - boottime_seconds) * 1e6)
 
 
 def _of_the_cpu(cooler: Cooler, snapshot: Snapshot) -> list[Evidence]:
     """What the CPU does, which shares the cooler or may do so."""
-    cpu, host, trace = cooler.cpu, cooler.cpu.host, cooler.cpu.heat.trace
+    cpu, host = cooler.cpu, cooler.cpu.host
     if host is None or cpu.watts is None:
         return [Evidence(quantity="cpu_unknown", value=1.0)]
     found = [Evidence(quantity="cpu_power_watts", value=cpu.watts, unit="W")]
@@ -56,17 +81,7 @@ def _of_the_cpu(cooler: Cooler, snapshot: Snapshot) -> list[Evidence]:
             Evidence(quantity="cpu_temperature_celsius", value=host.cpu_temperature_celsius, unit="degC")
         )
     if (began := cpu.heat.working_since) is not None:
-        since = snapshot.wall_usec - round((snapshot.boottime_seconds - began) * 1e6)
-        if (average := trace.average_watts(began - 1e-6)) is not None:
-            watts, over = average
-            found.append(
-                Evidence(quantity="cpu_average_power_watts", value=watts, unit="W", since_usec=since)
-            )
-            found.append(Evidence(quantity="cpu_average_over_seconds", value=over, unit="s"))
-        if (low := trace.lowest_celsius(began - PAUSED_SECONDS)) is not None:
-            found.append(
-                Evidence(quantity="cpu_temperature_low_celsius", value=low, unit="degC", since_usec=since)
-            )
+        found += _of_the_trace(cpu.heat.trace, began, snapshot, "cpu_")
     return found
 
 

@@ -25,11 +25,14 @@ class Trace:
     _joules: float = 0.0
     _seconds: float = 0.0
     """Counted when the oldest sample began."""
+    _began: float = 0.0
+    """When it did."""
 
     def feed(self, now: float, dt: float, watts: float | None, celsius: float | None) -> None:
-        _, joules, seconds, _ = (
-            self._samples[-1] if self._samples else (now, self._joules, self._seconds, None)
-        )
+        if self._samples:
+            _, joules, seconds, _ = self._samples[-1]
+        else:
+            joules, seconds, self._began = self._joules, self._seconds, now - dt
         if watts is not None and dt > 0:
             joules += watts * dt
             seconds += dt
@@ -45,25 +48,26 @@ class Trace:
                 self._lows.pop()
             self._lows.append((now, lowest))
         while now - self._samples[0][0] > TRACE_SECONDS:
-            _, self._joules, self._seconds, _ = self._samples.popleft()
+            self._began, self._joules, self._seconds, _ = self._samples.popleft()
         while self._lows and now - self._lows[0][0] > TRACE_SECONDS:
             self._lows.popleft()
 
-    def average_watts(self, since: float) -> tuple[float, float] | None:
-        """Average power since then (at most three minutes back), and over how many seconds."""
+    def average_watts(self, since: float) -> tuple[float, float, float] | None:
+        """Average power since then (at most three minutes back), over how many seconds of known power, and since when that is."""
         if not self._samples:
             return None
         first = bisect_right(self._samples, since, key=_at)
         _, joules, seconds, _ = self._samples[-1]
-        _, joules_before, seconds_before, _ = (
-            self._samples[first - 1] if first else (since, self._joules, self._seconds, None)
+        began, joules_before, seconds_before, _ = (
+            self._samples[first - 1] if first else (self._began, self._joules, self._seconds, None)
         )
         seconds -= seconds_before
-        return ((joules - joules_before) / seconds, seconds) if seconds > 0 else None
+        return ((joules - joules_before) / seconds, seconds, began) if seconds > 0 else None
 
-    def lowest_celsius(self, since: float) -> float | None:
+    def lowest_celsius(self, since: float) -> tuple[float, float] | None:
+        """The lowest temperature since then (at most three minutes back), and since when that is."""
         first = bisect_left(self._lows, since, key=_at)
-        return self._lows[first][1] if first < len(self._lows) else None
+        return (self._lows[first][1], max(since, self._samples[0][0])) if first < len(self._lows) else None
 
     def trend(self, now: float) -> str:
         """`rising`, `steady` or `falling` over the last 20 s; `unknown` without temperatures."""

@@ -419,6 +419,18 @@ def test_averages_and_trends_are_told_at_any_interval(interval_seconds: float) -
     assert rig.answer.outlook.trend == "rising"
 
 
+def test_what_was_measured_is_told_since_the_time_that_it_is_of() -> None:
+    rig = Rig().run(60, fan=0, celsius=35).run(30, {OLLAMA: 95.0}, fan=50, watts=220, celsius=60)
+    rig.run(400, {OLLAMA: 95.0}, fan=50, watts=220, celsius=70)
+    assert rig.report is not None
+    told = {e.quantity: e for e in rig.answer.evidence}
+    assert told["temperature_low_celsius"].value == 70
+    for quantity in ("temperature_low_celsius", "average_power_watts"):
+        since = told[quantity].since_usec
+        assert since is not None
+        assert (rig.report.snapshot.wall_usec - since) / 1e6 == pytest.approx(180, abs=rig.step)
+
+
 def test_the_very_first_answer_in_mid_load_names_who_works() -> None:
     rig = Rig()
     rig.tick({OLLAMA: 95.0}, fan=60, watts=200, celsius=75)

@@ -26,14 +26,20 @@ def test_averages_and_lows_are_those_of_all_samples_in_that_time(steps, back):
     since = now - back
     lows = [celsius for at, _, _, celsius in samples if at >= since and celsius is not None]
     counted = [(watts, dt) for at, dt, watts, _ in samples if at > since and watts is not None]
-    assert trace.lowest_celsius(since) == min(lows, default=None)
-    average = trace.average_watts(since)
+    lowest, average = trace.lowest_celsius(since), trace.average_watts(since)
+    assert (lowest and lowest[0]) == min(lows, default=None)
+    assert lowest is None or lowest[1] == max(since, samples[0][0])
     if not counted:
         assert average is None
         return
     seconds = sum(dt for _, dt in counted)
     watts = sum(watts * dt for watts, dt in counted) / seconds
-    assert average == (pytest.approx(watts, abs=1e-6), pytest.approx(seconds, abs=1e-6))
+    began = min(at - dt for at, dt, _, _ in samples if at > since)
+    assert average == (
+        pytest.approx(watts, abs=1e-6),
+        pytest.approx(seconds, abs=1e-6),
+        pytest.approx(began, abs=1e-6),
+    )
 
 
 def test_after_a_break_nothing_of_before_counts():
@@ -43,15 +49,15 @@ def test_after_a_break_nothing_of_before_counts():
     assert trace.average_watts(0.0) is None
     assert trace.lowest_celsius(0.0) is None
     trace.feed(10.0, 2.0, 50.0, 60.0)
-    assert trace.average_watts(0.0) == (50.0, 2.0)
-    assert trace.lowest_celsius(0.0) == 60.0
+    assert trace.average_watts(0.0) == (50.0, 2.0, 8.0)
+    assert trace.lowest_celsius(0.0) == (60.0, 10.0)
 
 
 def test_a_moment_below_a_second_is_not_lost_with_the_sample_it_is_joined_to():
     trace = Trace()
     for tick, celsius in enumerate((50.0, 50.0, 40.0, 60.0, None)):
         trace.feed(10 + 0.2 * tick, 0.2, 100.0, celsius)
-    assert trace.lowest_celsius(0.0) == 40.0
+    assert trace.lowest_celsius(0.0) == (40.0, 10.0)
 
 
 def test_memory_is_bounded_at_any_interval():
@@ -61,4 +67,8 @@ def test_memory_is_bounded_at_any_interval():
     most = TRACE_SECONDS / SPACING_SECONDS + 3
     assert len(trace._samples) <= most
     assert len(trace._lows) <= most
-    assert trace.average_watts(900.0) == (pytest.approx(100.0), pytest.approx(100.0, abs=2))
+    assert trace.average_watts(900.0) == (
+        pytest.approx(100.0),
+        pytest.approx(100.0, abs=2),
+        pytest.approx(900.0, abs=2),
+    )

@@ -136,7 +136,7 @@ class Moment:
 
 def _facts(known: Known, snapshot: Snapshot, reading: GpuReading, leading: Sequence[Leader]) -> Facts:
     now, heat = snapshot.boottime_seconds, known.heat
-    ledger, trend = heat.ledger, heat.trace.trend(now)
+    ledger, trend = heat.ledger, heat.trend(now)
     up, spike, flat_seconds = known.is_loud(now), known.watch.spike, known.level.flat_seconds(now)
     warmed = known.outside.warmed(reading) if up else None
     fault = known.tachometers.fault(now, reading) or known.suspicion.fault(now, reading, trend)

@@ -40,6 +40,10 @@ class Heat:
     def is_working(self) -> bool:
         return self.working_since is not None
 
+    def trend(self, now: float) -> str:
+        """Of the temperature. What it did under a load says nothing of where it goes once the card draws no more than at idle."""
+        return self.trace.trend(now, self._low_since)
+
     def feed(
         self,
         now: float,

@@ -69,20 +69,22 @@ class Trace:
         first = bisect_left(self._lows, since, key=_at)
         return (self._lows[first][1], max(since, self._samples[0][0])) if first < len(self._lows) else None
 
-    def trend(self, now: float) -> str:
-        """`rising`, `steady` or `falling` over the last 20 s; `unknown` without temperatures."""
-        recent: list[float] = []
+    def trend(self, now: float, since: float | None = None) -> str:
+        """`rising`, `steady` or `falling` over the last 20 s, but not from before `since`; `unknown` with less than three
+        temperatures. What has turned goes where it goes now: the last one that was clearly another tells.
+        """
+        from_then = now - TREND_SECONDS if since is None else max(since, now - TREND_SECONDS)
+        latest: float | None = None
+        count = 0
         for at, _, _, celsius in reversed(self._samples):
-            if now - at > TREND_SECONDS:
+            if at < from_then:
                 break
-            if celsius is not None:
-                recent.append(celsius)
-        if len(recent) < 3:
-            return "unknown"
-        change = recent[0] - recent[-1]
-        if change >= TREND_CELSIUS:
-            return "rising"
-        return "falling" if change <= -TREND_CELSIUS else "steady"
+            if celsius is None:
+                continue
+            latest, count = celsius if latest is None else latest, count + 1
+            if count >= 3 and abs(latest - celsius) >= TREND_CELSIUS:
+                return "rising" if latest > celsius else "falling"
+        return "steady" if count >= 3 else "unknown"
 
     def clear(self) -> None:
         self._samples.clear()

@@ -419,6 +419,29 @@ def test_averages_and_trends_are_told_at_any_interval(interval_seconds: float) -
     assert rig.answer.outlook.trend == "rising"
 
 
+def test_a_load_that_has_just_ended_does_not_make_the_card_hotter() -> None:
+    rig = Rig(step=1.0).run(60, fan=0, celsius=35)
+    for step in range(12):
+        rig.tick({OLLAMA: 95.0}, fan=50, watts=220, celsius=47 + step)
+    assert rig.answer.outlook.trend == "rising"
+    trends = []
+    for celsius in (58, 57, 56, 55, 54):
+        rig.tick(fan=50, watts=15, celsius=celsius)
+        trends.append(rig.answer.outlook.trend)
+    assert "rising" not in trends
+    assert trends[-1] == "falling"
+
+
+def test_a_temperature_that_has_turned_is_told_as_it_goes_now() -> None:
+    rig = Rig(step=1.0).run(60, fan=0, celsius=35)
+    for celsius in (50, 52, 54, 56, 58, 60, 59, 58, 57, 56):
+        rig.tick({OLLAMA: 95.0}, fan=50, watts=120, celsius=celsius)
+    assert rig.answer.outlook.trend == "falling"
+    for celsius in (55, 56, 57, 58):
+        rig.tick({OLLAMA: 95.0}, fan=50, watts=120, celsius=celsius)
+    assert rig.answer.outlook.trend == "rising"
+
+
 def test_what_was_measured_is_told_since_the_time_that_it_is_of() -> None:
     rig = Rig().run(60, fan=0, celsius=35).run(30, {OLLAMA: 95.0}, fan=50, watts=220, celsius=60)
     rig.run(400, {OLLAMA: 95.0}, fan=50, watts=220, celsius=70)

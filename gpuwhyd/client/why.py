@@ -148,7 +148,10 @@ def outlook_words(explanation: Plain) -> str:
     }.get(trend, "")
     if quiet_in is None:
         coming = number(outlook.get("peak_fan_percent"))
-        return words if coming is None else f"{words}, settles at about {round(coming)} %"
+        if coming is None:
+            return words
+        hotter = "still getting hotter" if trend == "rising" else "still getting hotter slowly"
+        return f"{hotter}, settles at about {round(coming)} %"
     return (f"{words}, " if words else "") + f"quiet in about {about(quiet_in)}"
 
 

@@ -46,7 +46,8 @@ def outlook(known: Known, now: float, trend: str, *, load_is_over: bool) -> Outl
     if load_is_over:
         return Outlook(trend=trend, quiet_in_seconds=known.thermal.quiet_in(now))
     coming = known.thermal.peak
-    if coming is None or not known.heat.is_working or not known.is_loud(now):
+    climbs = trend != "falling" and known.heat.is_working and known.is_loud(now)
+    if coming is None or not climbs:
         return Outlook(trend=trend)
     percent = None if known.level.believed_percent is None else coming.fan_percent
     return Outlook(trend=trend, peak_fan_percent=percent, peak_temperature_celsius=coming.celsius)

@@ -95,7 +95,7 @@ def test_the_model_leads_where_the_card_goes_in_the_end() -> None:
 def test_a_rising_fan_of_a_known_card_is_told_where_it_will_settle() -> None:
     rig, cooler = Rig(), Cooler(slew=0.3, seconds=300.0)
     spike(idle(rig, cooler), cooler)
-    work(rig, cooler, 130, 150)
+    work(rig, cooler, 400, 150)
     outlook, sentence = rig.answer.outlook, rig.answer.sentence
     work(rig, cooler, 2500, 150)
     assert outlook.peak_fan_percent == pytest.approx(cooler.fan, abs=4)

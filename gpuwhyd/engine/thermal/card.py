@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from gpuwhyd.engine.saved import optional_number, restore, table
 from gpuwhyd.engine.thermal.fan import FanResponse
 from gpuwhyd.engine.thermal.forecast import Peak, peak, seconds_until_quiet
+from gpuwhyd.engine.thermal.height import Height
 from gpuwhyd.engine.thermal.history import History, Worse
 from gpuwhyd.engine.thermal.model import Constants, Fitted, Idle, first_guess, fit, follow
 from gpuwhyd.engine.thermal.record import BIN_SECONDS, Record
@@ -32,7 +33,7 @@ LEAST_ERRORS = 3
 MOST_ERROR_PART = 1.0
 """With so many predictions wrong by more than this in the median, none is told any more."""
 SEEN_SECONDS = 90.0
-"""A card whose first spike this is foretells its height after so much of the load."""
+"""Where a load leads to is told after so much of it: before that all coolers warm alike."""
 LOAD_SECONDS = 60.0
 """What a load draws is averaged over so long: games draw theirs in bursts."""
 CLEARLY_HIGHER_PERCENT = 3.0
@@ -80,7 +81,7 @@ class Thermal:
     _has_gap: bool = False
     """Somewhere since then nobody looked: good enough for an outlook, not to learn from."""
     _quiet_at: float | None = None
-    _peak: Peak | None = None
+    _height: Height = field(default_factory=Height)
     _working: bool = False
     _rest: float = 0.0
     _changed_at: float = 0.0
@@ -112,7 +113,8 @@ class Thermal:
         self._record.clear()
         self.fan.interrupted()
         self._is_whole = False
-        self._quiet_at = self._peak = self._foretold = None
+        self._quiet_at = self._foretold = None
+        self._height.forget()
         self._look_at = self._fit_at = 0.0
         self._constants = None
 
@@ -122,11 +124,8 @@ class Thermal:
             self._has_gap = True
             self.fan.gap()
         if sample.working != self._working:
-            self._working, self._changed_at = sample.working, now
-            soon = LOAD_LOOK_SECONDS if sample.working else 0.0
-            self._look_at = max(now + soon, self._looked_at + LOOK_SECONDS)
-            self._fit_at = max(now, self._fitted_at + LOOK_SECONDS) + LOOK_SECONDS
-            self._quiet_at = self._peak = self._foretold = None
+            self._height.forget()
+            self._began_anew(now, sample)
         self._rest = sample.rest
         rested = self.fan.feed(
             now, dt, sample.percent, sample.rest, sample.settle, sample.celsius, heating=sample.heating
@@ -140,9 +139,19 @@ class Thermal:
             self._is_whole, self._has_gap = True, False
             if sample.is_cold:
                 self._follow_idle(sample, sample.celsius)
+        if sample.working and self._height.feed(now, dt, sample.percent, self.fan.felt_celsius, sample.watts):
+            self._began_anew(now, sample)
         if rested is not None:
             self._compare(rested)
             self._learn(sample)
+
+    def _began_anew(self, now: float, sample: Sample) -> None:
+        """A load, another load, or none any more."""
+        self._working, self._changed_at = sample.working, now
+        soon = LOAD_LOOK_SECONDS if sample.working else 0.0
+        self._look_at = max(now + soon, self._looked_at + LOOK_SECONDS)
+        self._fit_at = max(now, self._fitted_at + LOOK_SECONDS) + LOOK_SECONDS
+        self._quiet_at = self._foretold = None
 
     def look(self, now: float, sample: Sample) -> None:
         """While the fan is up: looks ahead again when that is due, and as soon as it is seen to fall."""
@@ -154,7 +163,7 @@ class Thermal:
         self._look_at = now + max(LOOK_SECONDS, passed / (1 if sample.working else 4))
         fitted = self._followed(now, sample)
         if sample.working:
-            self._peak = self._height(now, sample, fitted)
+            self._look_up(now, sample, fitted)
             return
         self._quiet_at = self._quiet(now, sample, fitted)
         if self._quiet_at is not None:  # nor is it left at "now", when the fan is still up then
@@ -183,7 +192,7 @@ class Thermal:
     @property
     def peak(self) -> Peak | None:
         """Where the fan settles when the load goes on, if that is clearly higher than now and well enough known."""
-        return self._peak
+        return self._height.told
 
     def worse(self, watts: float) -> Worse | None:
         """How much warmer the card gets than it used to, and whether its fan rested then at this steady power."""
@@ -194,22 +203,22 @@ class Thermal:
         before = learned.ambient_celsius + warming / (1 + loss)
         return Worse(loss_part=loss, rested_before=onset is not None and before < onset - CLEARLY_KELVIN)
 
-    def _height(self, now: float, sample: Sample, fitted: Fitted | None) -> Peak | None:
-        """By a model that has seen a whole spike, or enough of this one."""
-        if fitted is None or fitted.error_kelvin > GOOD_KELVIN:
-            return None
-        if self.learned is None and (not self._is_whole or now - self._changed_at < SEEN_SECONDS):
-            return None
+    def _look_up(self, now: float, sample: Sample, fitted: Fitted | None) -> None:
+        """Where the load leads to, by a model that has seen a whole spike, or enough of this one."""
         joules = seconds = 0.0
         for b in reversed(self._record.bins):
             joules += b.watts * b.seconds
             seconds += b.seconds
             if seconds >= LOAD_SECONDS or seconds >= now - self._changed_at:
                 break
-        coming = peak(fitted.constants, self.fan, rest=sample.rest, watts=joules / seconds)
-        if coming is None or coming.fan_percent < sample.percent + CLEARLY_HIGHER_PERCENT:
-            return None
-        return coming
+        watts = joules / seconds if seconds else sample.watts
+        coming = None
+        if fitted is not None and fitted.error_kelvin <= GOOD_KELVIN:
+            coming = peak(fitted.constants, self.fan, rest=sample.rest, watts=watts)
+        if coming is not None and coming.fan_percent < sample.percent + CLEARLY_HIGHER_PERCENT:
+            coming = None
+        seen = now - self._changed_at >= SEEN_SECONDS and (self._is_whole or self.learned is not None)
+        self._height.look(now, coming, watts, known=seen)
 
     def _quiet(self, now: float, sample: Sample, fitted: Fitted | None) -> float | None:
         known = self.fan.onset(sample.rest) is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpuwhyd.daemon import Options, _state_path
@@ -43,17 +43,21 @@ def manager() -> Iterator[socket.socket]:
 @examples(150)
 @given(
     st.fixed_dictionaries(
-        {},
+        {
+            "NOTIFY_SOCKET": st.one_of(
+                st.just(MANAGER),
+                st.just(MANAGER),
+                TEXTS,
+                TEXTS.map(lambda text: "@gpuwhyd-test-" + text) | TEXTS.map(lambda text: "/no/such/" + text),
+            ),
+        },
         optional={
-            "NOTIFY_SOCKET": st.just(MANAGER)
-            | TEXTS
-            | TEXTS.map(lambda text: "@gpuwhyd-test-" + text)
-            | TEXTS.map(lambda text: "/no/such/" + text),
             "WATCHDOG_USEC": NUMBERS,
             "WATCHDOG_PID": st.just(str(os.getpid())) | NUMBERS,
         },
     )
 )
+@example(environment={"NOTIFY_SOCKET": MANAGER, "WATCHDOG_USEC": "\u0663"})
 def test_any_environment_is_notified_or_not_and_the_watchdog_fed_only_when_it_is_ours(
     manager: socket.socket, environment: dict[str, str]
 ) -> None:
@@ -111,3 +115,5 @@ def test_any_environment_gives_a_place_for_the_state_or_none_and_never_one_that_
         home = environment.get("XDG_STATE_HOME", "")
         if home.startswith("/"):
             assert found == Path(home) / "gpuwhyd/state.json"
+        elif environment.get("HOME", "").startswith("/"):
+            assert found == Path(environment["HOME"]) / ".local/state/gpuwhyd/state.json"

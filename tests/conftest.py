@@ -10,7 +10,11 @@ import pytest
 from tests.samples import SAMPLES
 
 # The same examples each time, so that a red test is red for everybody; machines under load are no failure.
-hypothesis.settings.register_profile("gpuwhyd", derandomize=True, deadline=None, database=None)
+# script/fuzz wants others each time, and more of them where a test does not say how many.
+_TIMES = int(os.environ.get("GPUWHYD_FUZZ_TIMES", "1"))
+hypothesis.settings.register_profile(
+    "gpuwhyd", max_examples=100 * _TIMES, derandomize=_TIMES == 1, deadline=None, database=None
+)
 hypothesis.settings.load_profile("gpuwhyd")
 
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -128,6 +129,7 @@ def answer_or_refuse(peer: Peer, frame: object, answer: str | tuple[str, tuple[o
     peer.writer.write(with_sender(refusal, "org.freedesktop.DBus"))
 
 
+@pytest.mark.hypothesis  # which sees no @given at the test itself
 def test_only_a_clear_yes_of_polkits_lets_somebody_reload() -> None:
     """One connection for all, as the daemon has one."""
     polkits: list[str | tuple[str, tuple[object, ...]]] = []

@@ -289,7 +289,7 @@ def test_however_much_the_driver_claims_to_have_memory_does_not_grow(
         card = rig.driver.cards[0]
         if instances is not None:
             card.partition(*instances)
-        rig.read()
+        read_or_close(rig, 2)
         card.claim(claimed)
         card.set_sizing(count=sized)
         if too_small is not None:

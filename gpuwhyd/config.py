@@ -145,14 +145,16 @@ def _with_intervals_in_order(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _spike(table: object, source: str) -> SpikeSettings:
-    settings = SpikeSettings(**read_table(table, SPIKE_KEYS, source=source, where="spike"))
+    given = read_table(table, SPIKE_KEYS, source=source, where="spike")
+    settings = SpikeSettings(**given)
     pairs = (
         ("settle_percent", settings.settle_percent, "rise_percent", settings.rise_percent),
         ("settle_rpm", settings.settle_rpm, "rise_rpm", settings.rise_rpm),
     )
     for low_name, low, high_name, high in pairs:
         if low >= high:
+            by_default = "" if low_name in given else f" (default {low:g})"
             raise ConfigError(
-                f"{source}: spike: {low_name} must be below {high_name}, {high:g}, or a spike would end as it begins"
+                f"{source}: spike: {low_name}{by_default} must be below {high_name}, {high:g}, or a spike would end as it begins"
             )
     return settings

@@ -94,9 +94,10 @@ RULE_KEYS = (
     Key(name="name", field="name", read=_NAME, required=True),
     Key(name="enabled", field="enabled", read=boolean),
     Key(name="metric", field="metric", read=choice(*RULE_METRICS)),
-    Key(name="above", field="above", read=_ANY_NUMBER),
-    Key(name="below", field="below", read=_ANY_NUMBER),
-    Key(name="clear", field="clear", read=_ANY_NUMBER),
+    # What these may be depends on the metric; see _levels.
+    Key(name="above", field="above", read=lambda value: value),
+    Key(name="below", field="below", read=lambda value: value),
+    Key(name="clear", field="clear", read=lambda value: value),
     Key(name="for", field="for_seconds", read=duration(0, _DAY_SECONDS)),
     Key(name="cooldown", field="cooldown_seconds", read=duration(0, 30 * _DAY_SECONDS)),
     Key(name="severity", field="severity", read=_severity),
@@ -144,9 +145,25 @@ def _rule(given: dict[str, Any], where: str) -> Rule:
             "; it replaces the shipped rule of that name as a whole" if _is_shipped(given["name"]) else ""
         )
         raise ConfigError(f"{where}: metric is missing{replaces}")
-    rule = Rule(**given)
-    _check_threshold(rule, METRIC_RANGES[rule.metric], where)
+    possible = METRIC_RANGES[given["metric"]]
+    rule = Rule(**given | _levels(given, possible, where))
+    _check_threshold(rule, possible, where)
     return rule
+
+
+def _levels(given: Mapping[str, Any], possible: _Range, where: str) -> dict[str, float]:
+    """Raises ConfigError for one that is no number."""
+    levels = {}
+    for key in ("above", "below", "clear"):
+        if key in given:
+            try:
+                levels[key] = _ANY_NUMBER(given[key])
+            except WrongValueError:
+                span = f"{possible.minimum:g} to {possible.maximum:g} {possible.unit}"
+                raise ConfigError(
+                    f"{where}: {key} must be a number from {span}, not {kind_of(given[key])}"
+                ) from None
+    return levels
 
 
 def _is_shipped(name: str) -> bool:

@@ -45,7 +45,7 @@ class Key:
 def read_file(path: Path) -> str:
     """The text of a TOML file. Raises ConfigError when it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # editors of Windows put a byte order mark before it
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
     except UnicodeDecodeError as error:

@@ -287,6 +287,18 @@ A_GPU = 'must be a PCI address such as "0000:01:00.0" or a GPU id such as "pci_0
             'f.toml: rule "r": above = 100 makes no sense: utilization_percent goes from 0 to 100 %',
         ),
         (
+            RULE + "metric = 'temperature_celsius'\nabove = \"80\"",
+            'f.toml: rule "r": above must be a number from -50 to 150 degC, not the string "80"',
+        ),
+        (
+            RULE + "metric = 'fan_percent'\nabove = 50\nclear = true",
+            'f.toml: rule "r": clear must be a number from 0 to 200 %, not true',
+        ),
+        (
+            "[spike]\nrise_percent = 2",
+            "f.toml: spike: settle_percent (default 3) must be below rise_percent, 2, or a spike would end as it begins",
+        ),
+        (
             RULE + "metric = 'fan_percent'\nbelow = 0",
             'f.toml: rule "r": below = 0 makes no sense: fan_percent goes from 0 to 200 %',
         ),
@@ -402,6 +414,12 @@ def test_an_unknown_backend_is_a_mistake() -> None:
 def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.toml: there is no such file$"):
         load(tmp_path / "absent.toml")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "notepad.toml"
+    path.write_text('[sampling]\ninterval = "3s"\n', encoding="utf-8-sig")
+    assert load(path).sampling.interval_seconds == 3
 
 
 def test_without_a_file_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ _KELVIN_PER_WATT = number(0.001, 20, "K/W")
 _CELSIUS = number(-20, 120, "degC")
 _PERCENT = number(0, 100, "%")
 _WATTS = number(0, 5000, "W")
-_NAME = text(r"[^\x00-\x1f\x7f]{1,200}", "a name")
+_NAME = text(r"[^\x00-\x1f\x7f]{1,200}", "a text of 1 to 200 characters without control characters")
 _PCI_ADDRESS = text(PCI_ADDRESS.pattern, 'a PCI address such as "0000:01:00.0"')
 _MOST_CARDS = 16
 _MOST_PROGRAMS = 200
@@ -176,9 +176,7 @@ def parse_scenario(toml: str, source: str) -> Scenario:
     for address in addresses:
         if addresses.count(address) > 1:
             raise ConfigError(f"{source}: pci_address {address} is there twice; each card needs its own")
-    programs = tuple(
-        _program(table, index, len(cards), source) for index, table in enumerate(program_tables, start=1)
-    )
+    programs = tuple(_program(table, index, len(cards), source) for index, table in enumerate(program_tables))
     return Scenario(cards=cards, programs=programs, **top)
 
 

@@ -251,6 +251,10 @@ def test_every_shipped_scenario_can_be_read() -> None:
         ("card = []", "s.toml: needs a [[card]]"),
         ("[[card]]", "s.toml: card 0: name is missing"),
         ('[[card]]\nname = "a"\nfann = 1', 's.toml: card 0: unknown key "fann"; did you mean "fan"?'),
+        (
+            '[[card]]\nname = "\\u001b[2J"',
+            's.toml: card 0: name must be a text of 1 to 200 characters without control characters, not the string "?[2J"',
+        ),
         ("speed = 0\n[[card]]", "s.toml: speed must be from 0.1 to 1000, not 0"),
         (
             '[[card]]\nname = "a"\nidle_watts = 300',
@@ -270,19 +274,19 @@ def test_every_shipped_scenario_can_be_read() -> None:
         ),
         (
             '[[card]]\nname = "a"\n[[program]]\nname = "p"\ncard = 1\nload = [["0s", 1]]',
-            "s.toml: program 1: card = 1, but the last card is 0",
+            "s.toml: program 0: card = 1, but the last card is 0",
         ),
         (
             '[[card]]\nname = "a"\n[[program]]\nname = "p"\nload = [["0s", 101]]',
-            "s.toml: program 1: load entry 1 must be from 0 to 100 %, not 101",
+            "s.toml: program 0: load entry 1 must be from 0 to 100 %, not 101",
         ),
         (
             '[[card]]\nname = "a"\n[[program]]\nname = "p"\nstart = "5s"\nexit = "5s"\nload = [["0s", 1]]',
-            "s.toml: program 1: exit must be later than start",
+            "s.toml: program 0: exit must be later than start",
         ),
         (
             '[[card]]\nname = "a"\n[[program]]\nname = "p"\nrepeat = "5s"\nload = [["0s", 1]]',
-            "s.toml: program 1: repeat needs an exit that comes before the next start",
+            "s.toml: program 0: repeat needs an exit that comes before the next start",
         ),
         (
             '[[card]]\nname = "a"\npci_address = "0000:01:00.0"\n[[card]]\nname = "b"\npci_address = "0000:01:00.0"',

@@ -316,14 +316,16 @@ def _only_at_the_next_start(settings: Settings, running: Settings) -> list[str]:
 
 
 def _state_path(options: Options) -> Path | None:
-    """Where state is kept: systemd's StateDirectory, else the usual place of root or of the user; None: nowhere."""
+    """Where state is kept: systemd's StateDirectory, else the system daemon's place for root on the system bus, else the
+    user's own, None: nowhere. On another bus runs another daemon, and one file is for one.
+    """
     if options.state_dir is not None:
         return options.state_dir / "state.json"
     if options.simulate is not None:
         return None
     if directory := os.environ.get("STATE_DIRECTORY", "").partition(":")[0]:
         return Path(directory) / "state.json"
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and options.bus == "system":
         return Path("/var/lib/gpuwhyd/state.json")
     home = os.environ.get("XDG_STATE_HOME", "")
     if not home.startswith("/"):  # the XDG Base Directory Specification: "ignore it"

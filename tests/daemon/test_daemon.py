@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gpuwhyd import daemon
 from tests.daemon.running import CONFIG, PCI, FakeProcess, Machine, command, machine, until
 from tests.fake_nvml.control import FakeDriver
 
@@ -307,6 +309,18 @@ def test_the_daemon_needs_no_home_and_no_terminal(here: Machine, monkeypatch: py
         monkeypatch.delenv(name, raising=False)
     here.start()
     until(lambda: here.answer().get("cause") == "quiet", "it works")
+
+
+@pytest.mark.parametrize("bus", ["session", "unix:path=/run/my/bus"])
+def test_a_daemon_on_another_bus_does_not_write_the_state_of_the_systems(
+    bus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert daemon._state_path(daemon.Options(bus=bus)) == tmp_path / "gpuwhyd/state.json"
+    if os.geteuid() == 0:
+        assert daemon._state_path(daemon.Options()) == Path("/var/lib/gpuwhyd/state.json")
+    assert daemon._state_path(daemon.Options(bus=bus, state_dir=tmp_path)) == tmp_path / "state.json"
 
 
 def test_simulated_events_stay_out_of_the_journal_unless_asked_for(here: Machine) -> None:

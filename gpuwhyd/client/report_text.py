@@ -141,7 +141,12 @@ def _answer(explanation: Plain) -> list[str]:
         f"fan up for {span(explanation.get('for_seconds'))}"
         if explanation.get("for_seconds") is not None
         else "",
-        f"trend {outlook.get('trend')}, quiet in {span(outlook.get('quiet_in_seconds'))}",
+        f"trend {outlook.get('trend')}"
+        + (
+            f", quiet in {span(quiet_in)}"
+            if (quiet_in := outlook.get("quiet_in_seconds")) is not None
+            else ""
+        ),
         f"heat of nobody visible {share(explanation.get('unattributed_share'))}",
     ]
     lines = ["", *_bullets(fact for fact in facts if fact)]

@@ -162,6 +162,9 @@ def evidence_words(evidence: Sequence[Plain], now: datetime) -> str:
 
 def _one_evidence(one: Plain, now: datetime) -> str:
     quantity, value, unit = str(one.get("quantity", "")), one.get("value"), str(one.get("unit") or "")
+    since = one.get("since_usec")
+    if quantity == "began_before_start" and since is not None:
+        return f"up already when gpuwhyd started at {clock(since, now)}"
     for ending in _UNIT_ENDINGS if unit else ():
         quantity = quantity.removesuffix(ending)
     words = [quantity.replace("_", " ")]
@@ -174,5 +177,4 @@ def _one_evidence(one: Plain, now: datetime) -> str:
         words.append(size(known))
     elif unit or known != 1:  # 1 without a unit marks that something holds; its name says all
         words.append(f"{known:.0f} {unit}".rstrip() if abs(known) >= 100 else f"{known:.3g} {unit}".rstrip())
-    since = one.get("since_usec")
     return " ".join([*words, f"since {clock(since, now)}"] if since is not None else words)

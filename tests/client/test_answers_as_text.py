@@ -114,6 +114,12 @@ def test_evidence_outlook_and_confidence_are_in_words():
     )
 
 
+def test_a_fan_that_was_up_at_the_start_is_told_in_words():
+    mark = Evidence(quantity="began_before_start", value=1.0, since_usec=reports.WALL_USEC)
+    text = "\n".join(explanation_lines(reports.plain(reports.explanation(evidence=(mark,))), PIPE, NOW))
+    assert re.search(r"up already when gpuwhyd started at (\S+ )?\d\d:\d\d:\d\d$", text, re.MULTILINE)
+
+
 def test_a_load_that_is_over_does_not_keep_the_card_as_it_is():
     over = reports.explanation(
         cause=Cause.RESIDUAL_HEAT, outlook=Outlook(trend="steady", quiet_in_seconds=60.0)

@@ -108,3 +108,10 @@ def test_every_table_metric_and_shipped_rule_of_the_configuration_is_described()
         assert re.search(rf"\b{metric}\b", page), metric
     for rule in shipped["rule"]:
         assert f".B {rule['name']}\n" in page
+
+
+def test_what_the_shipped_configuration_points_to_is_installed_or_said_to_be_elsewhere():
+    comments = resource("config/gpuwhyd.toml").read_text()
+    for place in re.findall(r"docs/\S+\.md.{0,30}", comments):
+        assert "in gpuwhyd's source" in place
+    assert "man gpuwhyd.toml" in comments

@@ -216,6 +216,15 @@ def test_it_tells_the_answer_without_who_it_was():
     assert "- processes: 1 compute" in text
 
 
+def test_an_outlook_without_an_end_has_none():
+    [card, *_] = answers(lambda kind: kind).gpus
+    outlook = {"trend": "steady"}
+    gpus = [dataclasses.replace(card, explanation={"cause": "workload", "outlook": outlook})]
+    assert "- trend steady\n" in text_of(gpus=gpus) + "\n"
+    outlook["quiet_in_seconds"] = 90.0
+    assert "- trend steady, quiet in 1 min 30 s" in text_of(gpus=gpus)
+
+
 def test_notes_are_counted_because_they_may_quote_a_file_of_the_users():
     text = text_of()
     assert "notes for the owner of the machine, left out: 1" in text

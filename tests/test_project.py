@@ -1,5 +1,6 @@
 """The project keeps its own rules: layers, style, types, sizes, and what an installed package holds."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,17 @@ def test_scripts_are_sound(script: Path) -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
     passes("shellcheck", "--external-sources", script)
+
+
+@pytest.mark.parametrize("script", SCRIPTS[:-1], ids=lambda path: path.name)
+def test_help_is_the_scripts_heading_and_sets_nothing_up(script: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "GPUWHYD_VENV": str(tmp_path / "venv"), "PYTHON": "/bin/false"}
+    done = subprocess.run(
+        [script, "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    heading = list(script.read_text().partition("\nset -")[0].splitlines()[1:])
+    assert done.stdout.splitlines() == [line.removeprefix("#").removeprefix(" ") for line in heading]
+    assert (done.returncode, done.stderr, list(tmp_path.iterdir())) == (0, "", [])
 
 
 def test_modules_stay_small() -> None:

@@ -76,9 +76,8 @@ async def _serve(options: argparse.Namespace) -> int:
     gc.freeze()
     gc.enable()
     sys.setswitchinterval(SWITCH_SECONDS)
-    if (
-        options.bus != "session"
-    ):  # which a login may bring yet; what is no address does not become one by waiting
+    # What is no address does not become one by waiting; a session bus may yet come.
+    if options.bus != "session":
         socket_names(options.bus)
     await run(_daemon_options(options))
     return 0

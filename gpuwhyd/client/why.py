@@ -8,7 +8,7 @@ from typing import cast
 from gpuwhyd.client.answer import Answer, Options
 from gpuwhyd.client.ask import Daemon, Plain
 from gpuwhyd.client.gpus import chosen_gpus, fan_is_up, loudest_first
-from gpuwhyd.client.quantities import about, clock, number, share, size, span, watts
+from gpuwhyd.client.quantities import about, clock, number, percent, share, size, span, watts
 from gpuwhyd.client.table import Column, table
 from gpuwhyd.client.terminal import Terminal, printable, wrap, wrap_below
 
@@ -24,6 +24,15 @@ _SUSPECT_COLUMNS = (
 )
 _NEGLIGIBLE_SHARE = 0.005
 """A share that would be shown as 0 %."""
+_BUSY_PERCENT = 0.5
+"""Less would be shown as 0 %."""
+_OUTLOOK_WITHOUT_LOAD = {
+    "manual-fan": "stays until the fan is set back to automatic",
+    "idle-clocks": "stays like this while the clocks do",
+    "monitor": "stays like this while it is held open",
+    "driver-event": "over within a minute or two",
+}
+"""What the card's load and temperature have no part in."""
 _UNIT_ENDINGS = ("_watts", "_percent", "_celsius", "_bytes", "_seconds", "_rpm", "_mhz", "_joules", "_share")
 
 
@@ -125,10 +134,12 @@ def suspect_name(suspect: Plain) -> str:
 
 
 def state_words(suspect: Plain) -> str:
-    """`working`, `idle for 20 s`, `exited 2 min ago`."""
+    """`working`, `busy 2 %` where that is too little to heat, `idle for 20 s`, `exited 2 min ago`."""
     stopped = number(suspect.get("stopped_seconds_ago"))
     if not suspect.get("alive", True):
         return "exited" if stopped is None else f"exited {about(stopped)} ago"
+    if stopped is not None and (number(suspect.get("engine_percent")) or 0.0) >= _BUSY_PERCENT:
+        return f"busy {percent(suspect.get('engine_percent'))}"
     return "working" if stopped is None else f"idle for {about(stopped)}"
 
 
@@ -137,9 +148,12 @@ def outlook_words(explanation: Plain) -> str:
 
     A load that is over does not keep the card as it is, also while its temperature stands still.
     """
+    cause = str(explanation.get("cause"))
+    if cause in _OUTLOOK_WITHOUT_LOAD:
+        return _OUTLOOK_WITHOUT_LOAD[cause]
     outlook = cast("Plain", explanation.get("outlook") or {})
     quiet_in = number(outlook.get("quiet_in_seconds"))
-    is_over = explanation.get("cause") == "residual-heat" or quiet_in is not None
+    is_over = cause == "residual-heat" or quiet_in is not None
     trend = "falling" if is_over else str(outlook.get("trend"))
     words = {
         "rising": "still getting hotter",

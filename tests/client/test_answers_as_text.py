@@ -128,6 +128,30 @@ def test_a_load_that_is_over_does_not_keep_the_card_as_it_is():
     assert "Outlook:    cooling down, quiet in about 1 min" in text
 
 
+def test_a_fan_that_somebody_set_is_not_said_to_stay_with_a_load():
+    manual = reports.explanation(cause=Cause.MANUAL_FAN, suspects=(), outlook=Outlook(trend="steady"))
+    text = "\n".join(explanation_lines(reports.plain(manual), PIPE, NOW))
+    assert "Outlook:    stays until the fan is set back to automatic" in text
+    assert "SUSPECT" not in text
+
+
+def test_who_does_a_little_is_as_busy_in_the_answer_as_in_top():
+    little = dataclasses.replace(
+        reports.explanation().suspects[0], stopped_seconds_ago=40.0, engine_percent=2.0
+    )
+    idle = dataclasses.replace(little, engine_percent=0.0)
+    answer = reports.plain(reports.explanation(suspects=(little, idle)))
+    rows = explanation_lines(answer, PIPE, NOW)[3:5]
+    assert "  busy 2 %  " in rows[0]
+    assert "  idle for 40 s  " in rows[1]
+
+
+def test_a_height_above_the_present_one_is_told_as_getting_hotter():
+    coming = reports.explanation(outlook=Outlook(trend="steady", peak_fan_percent=65.0))
+    text = "\n".join(explanation_lines(reports.plain(coming), PIPE, NOW))
+    assert "Outlook:    still getting hotter slowly, settles at about 65 %" in text
+
+
 def test_a_quiet_card_is_one_line():
     assert explanation_lines(reports.plain(reports.quiet_explanation()), PIPE, NOW) == [
         reports.QUIET_SENTENCE

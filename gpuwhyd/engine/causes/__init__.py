@@ -24,7 +24,7 @@ from gpuwhyd.model import Cause
 
 def unknown(_facts: Facts) -> Finding:
     """None of the others holds."""
-    return Finding(cause=Cause.UNKNOWN, confidence=0.2)
+    return Finding(cause=Cause.UNKNOWN, confidence=0.2, suspects=())
 
 
 CAUSES: tuple[Callable[[Facts], Finding | None], ...] = (

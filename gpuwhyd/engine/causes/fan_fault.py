@@ -19,6 +19,7 @@ def fan_fault(facts: Facts) -> Finding | None:
             *_evidence(facts.fault, facts.since(facts.fault.for_seconds)),
             held_for(facts.fault.for_seconds),
         ),
+        suspects=None if facts.working or facts.heat_watts > facts.significant_watts else (),
     )
 
 

@@ -17,6 +17,7 @@ def idle_clocks(facts: Facts) -> Finding | None:
         cause=Cause.IDLE_CLOCKS,
         confidence=confidence,
         evidence=(*clocks_evidence(facts, held), held_for(held.for_seconds)),
+        suspects=(),
     )
 
 

@@ -13,8 +13,11 @@ def manual_fan(facts: Facts) -> Finding | None:
     """The fan turns under manual policy; or it is fast, flat and far above what the temperature asks for."""
     if facts.asleep or not facts.has_fan or not facts.fan_turns:
         return None
+    suspects = (
+        None if facts.working else ()
+    )  # who works is worth telling beside it; little heat is nobody's doing
     if facts.manual:
-        return Finding(cause=Cause.MANUAL_FAN, confidence=0.95)
+        return Finding(cause=Cause.MANUAL_FAN, confidence=0.95, suspects=suspects)
     pinned = (
         facts.hot is None  # a fan that cools hot memory does not follow the core
         and facts.fan_percent is not None
@@ -23,4 +26,6 @@ def manual_fan(facts: Facts) -> Finding | None:
         and facts.celsius <= PINNED_BELOW_CELSIUS
         and facts.flat_seconds >= PINNED_SECONDS
     )
-    return Finding(cause=Cause.MANUAL_FAN, confidence=0.92, marks=("fan_pinned",)) if pinned else None
+    if not pinned:
+        return None
+    return Finding(cause=Cause.MANUAL_FAN, confidence=0.92, marks=("fan_pinned",), suspects=suspects)

@@ -20,6 +20,7 @@ from gpuwhyd.engine.words import (
     SOON_SECONDS,
     as_percent,
     as_watts,
+    became,
     duration,
     evidence_of,
     fan_speed,
@@ -33,6 +34,7 @@ from gpuwhyd.engine.words import (
     several,
     stands_still,
     who,
+    who_now,
     worker,
 )
 from gpuwhyd.model import Cause, Evidence, Explanation, Program, ProgramKind, Report
@@ -144,13 +146,15 @@ def _quiet(e: Explanation) -> str:
 def _workload(e: Explanation) -> str:
     leading = e.suspects[0]
     if evidence_of(e, "no_fan"):
-        return f"{opening(e)}, {as_percent(leading.share)} of its heat by {who(leading)}{guess(e)}."
-    made = f"{who(leading)} made {as_percent(leading.share)} of its heat{guess(e)}"
+        by = who_now(e, leading).removesuffix(",")
+        return f"{opening(e)}, {as_percent(leading.share)} of its heat by {by}{guess(e)}."
+    made = f"{who_now(e, leading)} made {as_percent(leading.share)} of its heat{guess(e)}"
     return f"{opening(e)} because {made}{measured(e)}{settles(e)}."
 
 
 def _workload_mixed(e: Explanation) -> str:
-    return f"{opening(e)} because several programs heat it together, {several(e)}{guess(e)}{measured(e)}{settles(e)}."
+    heat = "heat" if all(suspect.alive for suspect in e.suspects[:3]) else "heated"
+    return f"{opening(e)} because several programs {heat} it together, {several(e)}{guess(e)}{measured(e)}{settles(e)}."
 
 
 def _ambient(e: Explanation) -> str:
@@ -169,15 +173,11 @@ def _residual_heat(e: Explanation) -> str:
     if not e.suspects:
         return f"{opening(e)}, cooling down from a load that is over{outlook}."
     leading = e.suspects[0]
-    how = "exited" if not leading.alive else "stopped working"
-    if leading.alive and leading.stopped_seconds_ago is None:
-        how = "does little now"
-    ago = f" {duration(leading.stopped_seconds_ago)} ago" if leading.stopped_seconds_ago is not None else ""
     others = len(e.suspects) - 1
     more = ""
     if others and leading.share < 0.6:
         more = f", and by {others} other programs" if others > 1 else ", and by another program"
-    return f"{opening(e)} because of heat left by {who(leading)}, which {how}{ago}{more}{outlook}."
+    return f"{opening(e)} because of heat left by {who(leading)}, which {became(leading)}{more}{outlook}."
 
 
 def _hidden_workload(e: Explanation) -> str:

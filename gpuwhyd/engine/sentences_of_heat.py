@@ -1,6 +1,6 @@
 """What is said where it is not the core's heat that a fan runs for: a hot spot, hot memory, a hot neighbour."""
 
-from gpuwhyd.engine.words import as_percent, as_watts, evidence_of, number_of, opening, several, who
+from gpuwhyd.engine.words import as_percent, as_watts, evidence_of, number_of, opening, several, who_now
 from gpuwhyd.model import Explanation
 
 LEADS_WITH = 0.6
@@ -47,5 +47,5 @@ def _by(e: Explanation, where: str = "") -> str:
     if not e.suspects or e.suspects[0].share <= 0:
         return ""
     if len(e.suspects) == 1 or e.suspects[0].share >= LEADS_WITH:
-        return f"; {who(e.suspects[0])} made {as_percent(e.suspects[0].share)} of {heat}"
+        return f"; {who_now(e, e.suspects[0])} made {as_percent(e.suspects[0].share)} of {heat}"
     return f"; several programs made {heat} together, {several(e)}"

@@ -4,12 +4,14 @@ from gpuwhyd.engine.words import (
     SOON_SECONDS,
     as_percent,
     as_watts,
+    became,
     duration,
     evidence_of,
     listed,
     number_of,
     opening,
     who,
+    who_now,
 )
 from gpuwhyd.model import Explanation, Suspect
 
@@ -45,13 +47,9 @@ def _over(e: Explanation) -> str:
     if not named:
         return f"{opening(e)} because of heat that the CPU, which shares the cooler, has left{outlook}."
     leading = named[0]
-    how = "exited" if not leading.alive else "stopped working"
-    if leading.alive and leading.stopped_seconds_ago is None:
-        how = "does little now"
-    ago = f" {duration(leading.stopped_seconds_ago)} ago" if leading.stopped_seconds_ago is not None else ""
     return (
         f"{opening(e)} because of heat that {who(leading)} left through the CPU, which shares the cooler;"
-        f" it {how}{ago}{outlook}."
+        f" it {became(leading)}{outlook}."
     )
 
 
@@ -65,8 +63,8 @@ def _made(e: Explanation) -> str:
     """`firefox (user anna) made 64 % of the heat`."""
     named = _named(e)
     if len(named) == 1 or named[0].share >= LEADS_WITH:
-        return f"{who(named[0])} made {as_percent(named[0].share)} of the heat"
-    several = listed([f"{who(suspect)} {as_percent(suspect.share)}" for suspect in named[:3]])
+        return f"{who_now(e, named[0])} made {as_percent(named[0].share)} of the heat"
+    several = listed([f"{who_now(e, suspect)} {as_percent(suspect.share)}" for suspect in named[:3]])
     return f"{several} of the heat"
 
 

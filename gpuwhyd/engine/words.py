@@ -4,6 +4,8 @@ from gpuwhyd.model import Explanation, Suspect
 
 JUST_NOW_SECONDS = 3.0
 SOON_SECONDS = 10.0
+BUSY_PERCENT = 0.5
+"""Engine time that is shown as 1 % or more."""
 
 
 def duration(seconds: float) -> str:
@@ -81,12 +83,30 @@ def who(suspect: Suspect) -> str:
     return f"{program.name} ({', '.join(details)})" if details else program.name
 
 
+def who_now(e: Explanation, suspect: Suspect) -> str:
+    """The same, with how long ago it exited: what follows is said of it as if it lived. Of a spike that is over it is not."""
+    ago = suspect.stopped_seconds_ago
+    if suspect.alive or evidence_of(e, "ended_after_seconds") is not None:
+        return who(suspect)
+    return f"{who(suspect)}, which exited{'' if ago is None else f' {duration(ago)} ago'},"
+
+
+def became(suspect: Suspect) -> str:
+    """`exited 2 min ago`, `stopped working 40 s ago`, `does little now`: of one whose load is over."""
+    ago = suspect.stopped_seconds_ago
+    if suspect.alive and (ago is None or (suspect.engine_percent or 0.0) >= BUSY_PERCENT):
+        return "does little now"
+    return (
+        f"{'stopped working' if suspect.alive else 'exited'}{'' if ago is None else f' {duration(ago)} ago'}"
+    )
+
+
 def listed(items: list[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def several(e: Explanation) -> str:
-    return listed([f"{who(s)} {as_percent(s.share)}" for s in e.suspects[:3]])
+    return listed([f"{who_now(e, s)} {as_percent(s.share)}" for s in e.suspects[:3]])
 
 
 def measured(e: Explanation) -> str:

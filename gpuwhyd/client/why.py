@@ -16,7 +16,7 @@ _SUSPECT_COLUMNS = (
     Column(title="SUSPECT", shrinks_to=20),
     Column(title="SHARE", right=True),
     Column(title="BY CPU", right=True, drop=2),
-    Column(title="POWER", right=True, drop=1),
+    Column(title="MEAN POWER", right=True, drop=1),
     Column(title="STATE"),
     Column(title="MEMORY", right=True, drop=5),
     Column(title="USER", shrinks_to=8, drop=3),
@@ -91,7 +91,7 @@ def suspect_lines(explanation: Plain, terminal: Terminal, *, over: bool = False)
     """
     suspects = cast("Sequence[Plain]", explanation.get("suspects") or ())
     watching = explanation.get("cause") == "monitor"
-    rows = [_suspect_row(suspect, watching=watching) for suspect in suspects]
+    rows = [_suspect_row(suspect, watching=watching, over=over) for suspect in suspects]
     unattributed = number(explanation.get("unattributed_share")) or 0.0
     if rows and unattributed > _NEGLIGIBLE_SHARE:
         rows.append(("nobody visible", share(unattributed), "", "", "", "", "", ""))
@@ -112,14 +112,16 @@ def suspect_lines(explanation: Plain, terminal: Terminal, *, over: bool = False)
     return ["", *table(columns, cells, terminal, indent="  ", row_style=style), ""]
 
 
-def _suspect_row(suspect: Plain, *, watching: bool) -> tuple[str, ...]:
+def _suspect_row(suspect: Plain, *, watching: bool, over: bool) -> tuple[str, ...]:
+    """Its power is a mean over the last half minute: of who has exited that says nothing, but at the hottest moment of a spike."""
+    draws = over or suspect.get("alive", True)
     program = cast("Plain", suspect.get("program") or {})
     pids = [str(pid) for pid in cast("Sequence[object]", suspect.get("pids") or ())]
     return (
         suspect_name(suspect),
         share(suspect.get("share")),
         share(suspect.get("cpu_share")),
-        watts(suspect.get("power_watts")),
+        watts(suspect.get("power_watts") if draws else None),
         "watching" if watching and suspect.get("alive", True) else state_words(suspect),
         size(suspect.get("memory_used_bytes")),
         str(program.get("user") or ""),

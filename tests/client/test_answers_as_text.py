@@ -95,9 +95,9 @@ def test_the_first_line_of_the_answer_is_the_sentence():
 def test_suspects_follow_with_share_power_and_whether_they_live():
     lines = explanation_lines(reports.plain(reports.explanation()), PIPE, NOW)
     assert lines[2:6] == [
-        "  SUSPECT         SHARE  POWER  STATE              MEMORY  USER    PIDS",
-        "  ollama.service   81 %  212 W  working           6.0 GiB  ollama  4242 4243 4244 +2",
-        "  blender           9 %   24 W  exited 2 min ago        -  eva     812",
+        "  SUSPECT         SHARE  MEAN POWER  STATE              MEMORY  USER    PIDS",
+        "  ollama.service   81 %       212 W  working           6.0 GiB  ollama  4242 4243 4244 +2",
+        "  blender           9 %           -  exited 2 min ago        -  eva     812",
         "  nobody visible   10 %",
     ]
 
@@ -164,7 +164,8 @@ def test_a_shared_cooler_says_what_the_cpu_made_of_each_programs_heat():
         cause=Cause.SHARED_COOLER, suspects=(dataclasses.replace(first, share=0.81, cpu_share=0.6),)
     )
     lines = explanation_lines(reports.plain(shared), PIPE, NOW)
-    assert lines[2].split() == ["SUSPECT", "SHARE", "BY", "CPU", "POWER", "STATE", "MEMORY", "USER", "PIDS"]
+    titles = ["SUSPECT", "SHARE", "BY CPU", "MEAN POWER", "STATE", "MEMORY", "USER", "PIDS"]
+    assert lines[2].split() == " ".join(titles).split()
     assert "81 %    60 %" in lines[3]
 
 
@@ -341,12 +342,12 @@ def test_a_spike_that_is_over_shows_the_suspects_of_its_hottest_moment_without_a
     )
     told = dataclasses.replace(ended, explanation=reports.explanation(evidence=evidence))
     text = "\n".join(past_spike_lines(events_of(started, updated, told), PIPE, NOW))
-    assert "\n  At its hottest:\n\n  SUSPECT         SHARE  POWER   MEMORY" in text
+    assert "\n  At its hottest:\n\n  SUSPECT         SHARE  MEAN POWER   MEMORY" in text
     assert "working" not in text
     assert "exited" not in text
     assert "Evidence" not in text
     open_still = "\n".join(past_spike_lines(events_of(started), PIPE, NOW))
-    assert re.search(r"\n  As it was at [-0-9: ]+:\n\n  SUSPECT +SHARE +POWER +STATE", open_still)
+    assert re.search(r"\n  As it was at [-0-9: ]+:\n\n  SUSPECT +SHARE +MEAN POWER +STATE", open_still)
 
 
 def test_a_spike_and_an_alert_signal_read_like_the_events_that_are_remembered():

@@ -1,7 +1,7 @@
 """`gpuwhy history`: past spikes, alerts, lost GPUs; with `--all` also GPUs and backends that came and went."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from gpuwhyd.client.answer import Answer, Options
@@ -13,6 +13,7 @@ from gpuwhyd.client.happenings import (
     most_telling,
     spike_duration,
 )
+from gpuwhyd.client.open_spikes import SPIKE_EVENTS, as_high_as_known, open_spikes, states
 from gpuwhyd.client.quantities import UNKNOWN, clock_and_date, number, percent, share, span
 from gpuwhyd.client.table import Column, table
 from gpuwhyd.client.terminal import Terminal, printable
@@ -36,9 +37,8 @@ _FULL_COLUMNS = 120
 """In a narrower terminal a spike's id is shown without its GPU, which `gpuwhy` takes too, and a date without its year
 where all are of one.
 """
-_SPIKE_EVENTS = frozenset({"spike-started", "spike-updated", "spike-ended"})
 _ALERT_EVENTS = frozenset({"alert-raised", "alert-cleared"})
-_ALWAYS = _SPIKE_EVENTS | _ALERT_EVENTS | {"gpu-lost"}
+_ALWAYS = SPIKE_EVENTS | _ALERT_EVENTS | {"gpu-lost"}
 
 
 async def answer(daemon: Daemon, options: Options) -> Answer:
@@ -50,14 +50,16 @@ async def answer(daemon: Daemon, options: Options) -> Answer:
     if not options.all_events:
         events = [event for event in events if event.get("event") in _ALWAYS]
     entries = grouped(events)[-options.limit :]
+    shown_events = [event for entry in entries for event in entry]
+    lasting = await open_spikes(daemon, shown_events)
     if options.as_json:
         from gpuwhyd.client import json_form  # noqa: PLC0415 - only --json needs the model's field names
 
-        shown = [json_form.event(event) for entry in entries for event in entry]
-        return Answer(document={"events": shown})
+        shown = [json_form.event(event) for event in shown_events]
+        return Answer(document={"events": shown, "spike_states": states(shown_events, lasting)})
     ids = {gpu.get("id") for gpu in gpus_of(summary)} | {entry[0].get("gpu_id") for entry in entries}
     one_card = options.gpu is not None or len(ids - {None}) < 2
-    return Answer(lines=tuple(history_lines(entries, options.terminal, one_card=one_card)))
+    return Answer(lines=tuple(history_lines(entries, options.terminal, lasting, one_card=one_card)))
 
 
 def grouped(events: Sequence[Plain]) -> list[list[Plain]]:
@@ -68,11 +70,11 @@ def grouped(events: Sequence[Plain]) -> list[list[Plain]]:
     spikes: dict[object, list[Plain]] = {}
     for event in events:
         spike_id = event.get("spike_id")
-        if event.get("event") in _SPIKE_EVENTS and spike_id in spikes:
+        if event.get("event") in SPIKE_EVENTS and spike_id in spikes:
             spikes[spike_id].append(event)
             continue
         entries.append([event])
-        if event.get("event") in _SPIKE_EVENTS:
+        if event.get("event") in SPIKE_EVENTS:
             spikes[spike_id] = entries[-1]
     began_earlier = [entry for entry in entries if entry[0].get("event") in {"spike-updated", "spike-ended"}]
     began_earlier.sort(key=lambda entry: number(_began_usec(entry)) or 0.0)
@@ -80,15 +82,23 @@ def grouped(events: Sequence[Plain]) -> list[list[Plain]]:
 
 
 def history_lines(
-    entries: Sequence[Sequence[Plain]], terminal: Terminal, *, one_card: bool = False
+    entries: Sequence[Sequence[Plain]],
+    terminal: Terminal,
+    lasting: Mapping[str, Plain],
+    *,
+    one_card: bool = False,
 ) -> list[str]:
-    """A title and a row for each. With `one_card` it is not told which."""
+    """A title and a row for each. `lasting`: the daemon's answers for the spikes that it has open. With `one_card` it is
+    not told which.
+    """
     entries = cast("Sequence[Sequence[Plain]]", printable(entries))
     if not entries:
         return ["Nothing happened: no spike, no alert."]
     short = terminal.columns is not None and terminal.columns < _FULL_COLUMNS
     names = {} if one_card else _gpu_names([entry[0] for entry in entries])
-    rows = [_row(entry, names.get(entry[0].get("gpu_id"), UNKNOWN), short=short) for entry in entries]
+    rows = [
+        _row(entry, names.get(entry[0].get("gpu_id"), UNKNOWN), lasting, short=short) for entry in entries
+    ]
     if short and len({row[0].partition("-")[0] for row in rows}) == 1:
         rows = [(row[0].partition("-")[2], *row[1:]) for row in rows]
     return table(_COLUMNS, rows, terminal)
@@ -105,21 +115,22 @@ def _gpu_names(events: Sequence[Plain]) -> dict[object, str]:
     return {gpu_id: f"{places[gpu_id]} {name}" if given[name] > 1 else name for gpu_id, name in names.items()}
 
 
-def _row(entry: Sequence[Plain], gpu: str, *, short: bool) -> tuple[str, ...]:
+def _row(entry: Sequence[Plain], gpu: str, lasting: Mapping[str, Plain], *, short: bool) -> tuple[str, ...]:
     first, last = entry[0], entry[-1]
     telling = most_telling(entry) or last
     suspect = leading_suspect(telling)
     who, heat = (suspect_name(suspect), share(suspect.get("share"))) if suspect else (UNKNOWN, UNKNOWN)
-    if first.get("event") not in _SPIKE_EVENTS:
+    if first.get("event") not in SPIKE_EVENTS:
         when, what = _minute(first.get("wall_usec")), event_title(first)
         return (when, gpu, what, UNKNOWN, UNKNOWN, UNKNOWN, who, heat, "")
-    spike = cast("Plain", last.get("spike") or {})
     spike_id = str(first.get("spike_id") or "")
+    now = lasting.get(spike_id)
+    spike = as_high_as_known(cast("Plain", last.get("spike") or {}), now)
     return (
         _minute(_began_usec(entry)),
         gpu,
         "fan up",
-        _lasted(last, spike),
+        _lasted(last, spike, lasts=now is not None),
         percent(spike.get("peak_fan_percent")),
         str(telling.get("cause") or UNKNOWN),
         who,
@@ -138,8 +149,8 @@ def _minute(wall_usec: object) -> str:
     return clock_and_date(wall_usec).rpartition(":")[0]
 
 
-def _lasted(last: Plain, spike: Plain) -> str:
+def _lasted(last: Plain, spike: Plain, *, lasts: bool) -> str:
     if last.get("event") != "spike-ended":
-        return "not over"
+        return "not over" if lasts else "end unknown"
     seconds = number(last.get("duration_seconds"))
     return span(spike_duration(spike) if seconds is None else seconds)

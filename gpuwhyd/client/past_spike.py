@@ -9,9 +9,10 @@ from gpuwhyd.client.ask import AskError, Daemon, Plain
 from gpuwhyd.client.gpus import gpus_of
 from gpuwhyd.client.happenings import event_message, event_style, event_title, most_telling, spike_duration
 from gpuwhyd.client.history import MOST_EVENTS
+from gpuwhyd.client.open_spikes import as_high_as_known, open_spikes, states
 from gpuwhyd.client.quantities import UNKNOWN, celsius, clock, clock_and_date, percent, rpm, span
 from gpuwhyd.client.terminal import Terminal, printable, wrap, wrap_below
-from gpuwhyd.client.why import evidence_words, suspect_lines
+from gpuwhyd.client.why import PEAKS, evidence_words, suspect_lines
 
 _ENDINGS = {
     "rest": "the fan is back at rest",
@@ -19,17 +20,22 @@ _ENDINGS = {
     "removed": "the GPU was removed",
     "reboot": "the machine was started anew",
 }
-_TOLD_FIRST = frozenset({"ended_after_seconds", "ended_by", "peak_fan_percent"})
+_TOLD_FIRST = PEAKS | {"ended_after_seconds", "ended_by"}
 """Evidence that the first line tells in words."""
 
 
 async def answer(daemon: Daemon, options: Options) -> Answer:
     spike_id, events = await _found(daemon, str(options.spike_id))
+    lasting = await open_spikes(daemon, events)
     if options.as_json:
         from gpuwhyd.client import json_form  # noqa: PLC0415 - only --json needs the model's field names
 
-        return Answer(document={"spike_id": spike_id, "events": [json_form.event(event) for event in events]})
-    return Answer(lines=tuple(past_spike_lines(events, options.terminal, options.now)))
+        shown = [json_form.event(event) for event in events]
+        return Answer(
+            document={"spike_id": spike_id, "events": shown, "spike_states": states(events, lasting)}
+        )
+    now = lasting.get(spike_id)
+    return Answer(lines=tuple(past_spike_lines(events, options.terminal, options.now, now)))
 
 
 async def _found(daemon: Daemon, wanted: str) -> tuple[str, list[Plain]]:
@@ -53,12 +59,17 @@ async def _found(daemon: Daemon, wanted: str) -> tuple[str, list[Plain]]:
     return found[0]
 
 
-def past_spike_lines(events: Sequence[Plain], terminal: Terminal, now: datetime) -> list[str]:
-    """When, how long and how loud; who heated the card; then the events as they came."""
+def past_spike_lines(
+    events: Sequence[Plain], terminal: Terminal, now: datetime, answer_now: Plain | None
+) -> list[str]:
+    """When, how long and how loud; who heated the card; then the events as they came.
+
+    `answer_now`: the daemon's answer for it, while it lasts.
+    """
     events = cast("Sequence[Plain]", printable(events))
     telling = most_telling(events) or events[-1]
     explanation = cast("Plain", telling.get("explanation") or {})
-    head = f"{explanation.get('gpu_label') or events[0].get('gpu_name') or 'GPU'}: {_course(events[-1])}"
+    head = f"{explanation.get('gpu_label') or events[0].get('gpu_name') or 'GPU'}: {_course(events[-1], answer_now)}"
     lines = [terminal.paint(line, "bold") for line in wrap(head, terminal.columns, "  ")]
     over = telling.get("event") == "spike-ended"
     when = "At its hottest:" if over else f"As it was at {clock(telling.get('wall_usec'), now)}:"
@@ -74,8 +85,8 @@ def past_spike_lines(events: Sequence[Plain], terminal: Terminal, now: datetime)
     return lines
 
 
-def _course(last: Plain) -> str:
-    spike = cast("Plain", last.get("spike") or {})
+def _course(last: Plain, now: Plain | None) -> str:
+    spike = as_high_as_known(cast("Plain", last.get("spike") or {}), now)
     began = clock_and_date(spike.get("began_usec") or last.get("wall_usec"))
     peaks = (
         percent(spike.get("peak_fan_percent")),
@@ -83,7 +94,7 @@ def _course(last: Plain) -> str:
         celsius(spike.get("peak_temperature_celsius")),
     )
     peak = ", ".join(text for text in peaks if text != UNKNOWN)
-    parts = [f"fan up since {began}" if last.get("event") != "spike-ended" else f"fan up at {began}"]
+    parts = [f"fan up since {began}" if now is not None else f"fan up at {began}"]
     if spike.get("began_before_start"):
         parts[0] += " or before"
     if last.get("event") == "spike-ended":
@@ -91,5 +102,5 @@ def _course(last: Plain) -> str:
         parts[0] += f" for {span(spike_duration(spike) if lasted is None else lasted)}"
         parts.append(_ENDINGS.get(str(spike.get("ended_by")), "it is over"))
     else:
-        parts.append("it is not over")
+        parts.append("it is not over" if now is not None else "how it ended is unknown")
     return f"{parts[0]}{f', at most {peak}' if peak else ''}; {parts[1]}."

@@ -22,6 +22,8 @@ _SUSPECT_COLUMNS = (
     Column(title="USER", shrinks_to=8, drop=3),
     Column(title="PIDS", drop=4),
 )
+PEAKS = frozenset({"peak_fan_percent", "peak_fan_rpm", "peak_temperature_celsius"})
+"""Evidence of how high a spike has come: told of past spikes, in words."""
 _NEGLIGIBLE_SHARE = 0.005
 """A share that would be shown as 0 %."""
 _BUSY_PERCENT = 0.5
@@ -72,9 +74,11 @@ def explanation_lines(explanation: Plain, terminal: Terminal, now: datetime) -> 
     if is_quiet:
         return lines
     lines += suspect_lines(explanation, terminal)
+    evidence = cast("Sequence[Plain]", explanation.get("evidence") or ())
+    measured = [one for one in evidence if one.get("quantity") not in PEAKS]
     notes = [
         ("Outlook", outlook_words(explanation)),
-        ("Evidence", evidence_words(cast("Sequence[Plain]", explanation.get("evidence") or ()), now)),
+        ("Evidence", evidence_words(measured, now)),
         ("Confidence", share(explanation.get("confidence"))),
         ("Spike", str(explanation.get("spike_id") or "")),
     ]

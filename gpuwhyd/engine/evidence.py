@@ -18,6 +18,7 @@ def evidence(known: Known, snapshot: Snapshot, finding: Finding) -> tuple[Eviden
     if known.cooler is not None and known.is_loud(snapshot.boottime_seconds):
         found += _of_the_cpu(known.cooler, snapshot)
     found += _measured(known, snapshot)
+    found += _peaks(known)
     found += _learned(known)
     found += [Evidence(quantity="alert", value=name) for name in known.rules.raised()]
     if not known.heat.ledger.engine_times_known:
@@ -64,6 +65,23 @@ def _of_the_trace(trace: Trace, working_since: float, snapshot: Snapshot, prefix
 def _wall_usec(snapshot: Snapshot, boottime_seconds: float) -> int:
     """The wall clock at that moment, by what it says now."""
     return snapshot.wall_usec - round((snapshot.boottime_seconds - boottime_seconds) * 1e6)
+
+
+def _peaks(known: Known) -> list[Evidence]:
+    """How high an open spike has come."""
+    spike = known.watch.spike
+    if spike is None:
+        return []
+    peaks = (
+        ("peak_fan_percent", None if known.level.percent_lies else spike.peak_fan_percent, "%"),
+        ("peak_fan_rpm", spike.peak_fan_rpm, "RPM"),
+        ("peak_temperature_celsius", spike.peak_temperature_celsius, "degC"),
+    )
+    return [
+        Evidence(quantity=quantity, value=value, unit=unit, since_usec=spike.began_usec)
+        for quantity, value, unit in peaks
+        if value is not None
+    ]
 
 
 def _of_the_cpu(cooler: Cooler, snapshot: Snapshot) -> list[Evidence]:

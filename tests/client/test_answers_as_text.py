@@ -81,8 +81,8 @@ def every_text(terminal, *, name="ollama.service", sentence=reports.SENTENCE):
         "why": explanation_lines(reports.plain(loud), terminal, NOW),
         "status": status_lines([first], terminal),
         "top": top_lines(first, processes(report, reports.GPU.id, ANYONE), reports.plain(loud), terminal),
-        "history": history_lines(grouped(remembered), terminal),
-        "spike": past_spike_lines(remembered, terminal, NOW),
+        "history": history_lines(grouped(remembered), terminal, {}),
+        "spike": past_spike_lines(remembered, terminal, NOW, None),
         "doctor": doctor_lines(health, [card], "system", terminal),
         "watch": event_lines(remembered[0], terminal, NOW),
     }
@@ -202,7 +202,7 @@ def test_history_tells_the_reason_of_the_rise_and_not_the_heat_that_it_left(caus
     after = reports.explanation(cause=Cause.RESIDUAL_HEAT)
     rise = reports.spike_event(EventKind.SPIKE_STARTED, 2, why=why)
     over = reports.spike_event(EventKind.SPIKE_UPDATED, 100, why=after)
-    assert f"  {cause}  " in history_lines(grouped(events_of(rise, over)), PIPE)[1]
+    assert f"  {cause}  " in history_lines(grouped(events_of(rise, over)), PIPE, {})[1]
 
 
 def test_suspects_without_names_are_shown_as_hidden():
@@ -249,7 +249,7 @@ def test_top_says_so_when_nobody_uses_the_card():
 
 
 def test_history_has_one_row_per_spike_newest_last_with_the_cause_of_its_load():
-    lines = history_lines(grouped(events_of(*reports.whole_spike(), reports.alert())), PIPE)
+    lines = history_lines(grouped(events_of(*reports.whole_spike(), reports.alert())), PIPE, {})
     assert len(lines) == 3
     assert "5 min 33 s  71 %  workload  ollama.service   81 %  " + reports.SPIKE_ID in lines[1]
     assert "ALERT overheating" in lines[2]
@@ -271,7 +271,7 @@ def test_history_names_in_its_last_columns_who_led_or_nobody():
         backend="nvml",
         sentence="nvml: the driver does not answer.",
     )
-    lines = history_lines(grouped(events_of(reports.alert(), nobody, added, failing)), PIPE)
+    lines = history_lines(grouped(events_of(reports.alert(), nobody, added, failing)), PIPE, {})
     assert [re.split(r" {2,}", line)[2:] for line in lines] == [
         ["WHAT", "BY", "SHARE"],
         ["ALERT overheating", "ollama.service", "81 %"],
@@ -295,7 +295,7 @@ def test_history_names_in_its_last_columns_who_led_or_nobody():
 )
 def test_history_keeps_what_matters_most_in_a_narrow_terminal(columns, one_card, titles):
     entries = grouped(events_of(*reports.whole_spike(), reports.alert()))
-    lines = history_lines(entries, Terminal(columns=columns), one_card=one_card)
+    lines = history_lines(entries, Terminal(columns=columns), {}, one_card=one_card)
     assert lines[0].split() == titles.split()
     assert "olla" in lines[1]
     assert (reports.SPIKE_ID.rpartition("-")[2] in lines[1]) == ("SPIKE" in titles)
@@ -306,7 +306,7 @@ def test_history_tells_cards_of_one_name_apart():
     twin = dataclasses.replace(reports.SECOND_GPU, name=reports.GPU.name)
     first, *_ = reports.whole_spike()
     other = dataclasses.replace(first, gpu=twin, spike=dataclasses.replace(first.spike, spike_id="other"))
-    lines = history_lines(grouped(events_of(first, other)), PIPE)
+    lines = history_lines(grouped(events_of(first, other)), PIPE, {})
     assert ["01:00.0 RTX 3070" in lines[1], "41:00.0 RTX 3070" in lines[2]] == [True, True]
 
 
@@ -316,16 +316,29 @@ def test_history_puts_a_spike_that_began_before_it_where_it_began():
     assert [entry[0]["event"] for entry in grouped(events)] == ["spike-updated", "alert-raised"]
 
 
-def test_history_shows_a_spike_that_is_not_over():
-    assert "not over" in history_lines(grouped(events_of(reports.whole_spike()[0])), PIPE)[1]
+def test_an_open_spike_is_shown_as_high_as_it_has_come_since_it_was_written_down():
+    events = events_of(reports.whole_spike()[0])
+    risen = Evidence(quantity="peak_fan_percent", value=91.0, unit="%", since_usec=reports.WALL_USEC)
+    now = reports.plain(reports.explanation(evidence=(risen,), temperature_celsius=84.0))
+    row = history_lines(grouped(events), PIPE, {reports.SPIKE_ID: now})[1]
+    assert "  not over  91 %  " in row
+    head = past_spike_lines(events, PIPE, NOW, now)[0]
+    assert "fan up since " in head
+    assert ", at most 91 %, 84 degC; it is not over." in head
+
+
+def test_a_spike_that_the_daemon_does_not_know_and_nobody_saw_end_is_not_said_to_last():
+    events = events_of(*reports.whole_spike()[:2])
+    assert "  end unknown  " in history_lines(grouped(events), PIPE, {})[1]
+    assert "; how it ended is unknown." in past_spike_lines(events, PIPE, NOW, None)[0]
 
 
 def test_history_says_when_nothing_happened():
-    assert history_lines([], PIPE) == ["Nothing happened: no spike, no alert."]
+    assert history_lines([], PIPE, {}) == ["Nothing happened: no spike, no alert."]
 
 
 def test_a_past_spike_tells_its_course_its_suspects_and_its_events():
-    lines = past_spike_lines(events_of(*reports.whole_spike()), PIPE, NOW)
+    lines = past_spike_lines(events_of(*reports.whole_spike()), PIPE, NOW, None)
     assert re.search(
         r"fan up at .* for 5 min 33 s, at most 71 %, 82 degC; the fan is back at rest\.", lines[0]
     )
@@ -341,12 +354,14 @@ def test_a_spike_that_is_over_shows_the_suspects_of_its_hottest_moment_without_a
         Evidence(quantity="peak_fan_percent", value=71.0, unit="%"),
     )
     told = dataclasses.replace(ended, explanation=reports.explanation(evidence=evidence))
-    text = "\n".join(past_spike_lines(events_of(started, updated, told), PIPE, NOW))
+    text = "\n".join(past_spike_lines(events_of(started, updated, told), PIPE, NOW, None))
     assert "\n  At its hottest:\n\n  SUSPECT         SHARE  MEAN POWER   MEMORY" in text
     assert "working" not in text
     assert "exited" not in text
     assert "Evidence" not in text
-    open_still = "\n".join(past_spike_lines(events_of(started), PIPE, NOW))
+    open_still = "\n".join(
+        past_spike_lines(events_of(started), PIPE, NOW, reports.plain(reports.explanation()))
+    )
     assert re.search(r"\n  As it was at [-0-9: ]+:\n\n  SUSPECT +SHARE +MEAN POWER +STATE", open_still)
 
 

@@ -83,6 +83,25 @@ def test_top_and_history_and_doctor_give_their_facts_as_json(loud):
     assert "hotspot_celsius" in doctor["gpus"][0]["missing"]
 
 
+def test_of_a_spike_without_an_end_it_is_told_whether_it_lasts(bus):
+    started = reports.whole_spike()[0]
+    lost = dataclasses.replace(
+        started, spike=dataclasses.replace(started.spike, spike_id=f"{reports.GPU.id}-1700000000000001")
+    )
+    with serving(bus.address, reports.loud_report(events=(lost, started))):
+        table = gpuwhy(bus.address, "history").stdout
+        document = json.loads(gpuwhy(bus.address, "history", "--json").stdout)
+        one = json.loads(gpuwhy(bus.address, lost.spike.spike_id, "--json").stdout)
+    first, second = table.splitlines()[1:]
+    assert "  end unknown  " in first
+    assert "  not over  " in second
+    assert document["spike_states"] == {
+        lost.spike.spike_id: "end-unknown",
+        started.spike.spike_id: "open",
+    }
+    assert one["spike_states"] == {lost.spike.spike_id: "end-unknown"}
+
+
 def test_doctor_tells_of_each_card_where_it_is_read_and_why_something_is_missing(bus):
     with serving(bus.address, reports.loud_report(), sources=reports.sources()):
         text = gpuwhy(bus.address, "doctor").stdout

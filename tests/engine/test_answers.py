@@ -443,6 +443,15 @@ def test_a_temperature_that_has_turned_is_told_as_it_goes_now() -> None:
     assert rig.answer.outlook.trend == "rising"
 
 
+def test_an_open_spike_tells_how_high_it_has_come() -> None:
+    rig = spike({OLLAMA: 95.0}, fan=57, celsius=75)
+    rig.run(20, {OLLAMA: 95.0}, fan=62, watts=200, celsius=79).run(20, {OLLAMA: 50.0}, fan=50, celsius=70)
+    assert (rig.evidence("peak_fan_percent"), rig.evidence("peak_temperature_celsius")) == (62, 79)
+    rig.run(120, fan=0, celsius=40)
+    assert rig.answer.cause is Cause.QUIET
+    assert rig.evidence("peak_fan_percent") is None
+
+
 def test_what_was_measured_is_told_since_the_time_that_it_is_of() -> None:
     rig = Rig().run(60, fan=0, celsius=35).run(30, {OLLAMA: 95.0}, fan=50, watts=220, celsius=60)
     rig.run(400, {OLLAMA: 95.0}, fan=50, watts=220, celsius=70)

@@ -169,11 +169,11 @@ def check_terminal(arrived: dict[str, object], columns: int | None) -> None:
     history = asyncio.run(_history(arrived))
     tables = [
         *top_lines(gpu, arrived["processes"], arrived["explain"], terminal),  # type: ignore[arg-type]
-        *history_lines(grouped(history), terminal),
+        *history_lines(grouped(history), terminal, {}),
     ]
     lines = [
         *explanation_lines(arrived["explain"], terminal, NOW),  # type: ignore[arg-type]
-        *past_spike_lines(history, terminal, NOW),
+        *past_spike_lines(history, terminal, NOW, None),
     ]
     for line in (*tables, *lines):
         assert_harmless(line)

@@ -15,7 +15,10 @@ import gpuwhyd
 ROOT = Path(__file__).parents[1]
 TOOLS = Path(sys.executable).parent
 MOST_LINES = 400
-SCRIPTS = (*sorted(path for path in (ROOT / "script").iterdir() if path.suffix == ""), ROOT / ".ci/run")
+SCRIPTS = (
+    *sorted(path for path in (ROOT / "script").iterdir() if path.is_file() and not path.suffix),
+    ROOT / ".ci/run",
+)
 
 
 def passes(*command: str | Path) -> None:

@@ -225,6 +225,7 @@ def test_a_fan_under_manual_policy_is_manual_also_under_load(rest: int) -> None:
 
 def test_an_idle_program_is_not_said_to_heat_a_card_whose_fan_is_manual() -> None:
     rig = Rig().run(120, {OLLAMA: 4.0}, fan=70, mode=FanMode.MANUAL, watts=16)
+    rig.run(60, {OLLAMA: 4.0}, fan=70, mode=FanMode.MANUAL, watts=19)
     assert "Meanwhile" not in rig.answer.sentence
     assert rig.answer.suspects == ()
 

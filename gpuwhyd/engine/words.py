@@ -85,10 +85,9 @@ def who(suspect: Suspect) -> str:
 
 def who_now(e: Explanation, suspect: Suspect) -> str:
     """The same, with how long ago it exited: what follows is said of it as if it lived. Of a spike that is over it is not."""
-    ago = suspect.stopped_seconds_ago
     if suspect.alive or evidence_of(e, "ended_after_seconds") is not None:
         return who(suspect)
-    return f"{who(suspect)}, which exited{'' if ago is None else f' {duration(ago)} ago'},"
+    return f"{who(suspect)}, which exited{_ago(suspect.stopped_seconds_ago)},"
 
 
 def became(suspect: Suspect) -> str:
@@ -96,9 +95,13 @@ def became(suspect: Suspect) -> str:
     ago = suspect.stopped_seconds_ago
     if suspect.alive and (ago is None or (suspect.engine_percent or 0.0) >= BUSY_PERCENT):
         return "does little now"
-    return (
-        f"{'stopped working' if suspect.alive else 'exited'}{'' if ago is None else f' {duration(ago)} ago'}"
-    )
+    return f"{'stopped working' if suspect.alive else 'exited'}{_ago(ago)}"
+
+
+def _ago(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f" {duration(seconds)} ago" if seconds >= 1 else " just now"
 
 
 def listed(items: list[str]) -> str:

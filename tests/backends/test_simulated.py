@@ -59,7 +59,7 @@ def test_the_demo_tells_its_story_in_less_than_half_a_minute() -> None:
     fan_starts = first(readings, lambda reading: reading.fan_percent >= 8)
     program_exits = first(readings, lambda reading: not reading.processes, after=fan_starts)
     fan_stops = first(readings, lambda reading: reading.fan_percent == 0, after=program_exits)
-    assert 10 < fan_starts < 40
+    assert 10 < fan_starts < 60
     assert program_exits == 190
     assert 60 < fan_stops - program_exits < 180, "the after-run must be long enough to be seen"
     assert (fan_stops + 10 + 60) / scenario.speed < 40, "the end is told a minute after the fan has stopped"
@@ -72,7 +72,7 @@ def test_a_load_step_makes_temperature_jump_and_then_creep() -> None:
     at_start, soon, late, last = (celsius(readings[second]) for second in (9, 25, 130, 189))
     assert 8 <= soon - at_start <= 20
     assert 10 <= late - soon <= 30
-    assert 0 <= last - late <= 4
+    assert 0 <= last - late <= 8
 
 
 def test_a_zero_rpm_fan_starts_warmer_than_it_stops() -> None:

@@ -163,9 +163,8 @@ class Sampler:
     async def _snapshot(self) -> Snapshot:
         deadline = self._settings.deadline_seconds
         due = await self._due()
-        if (
-            len(due) == 1
-        ):  # the usual machine; a task each tick would cost more than the reading of a small card
+        # the usual machine; a task each tick would cost more than the reading of a small card
+        if len(due) == 1:
             answers = [await due[0].ask(deadline)]
         else:
             answers = await asyncio.gather(*(watch.ask(deadline) for watch in due))

@@ -48,9 +48,8 @@ def processes_of(card: ET.Element) -> tuple[GpuProcess, ...] | None:
 def _entries(listing: ET.Element) -> Iterator[tuple[int, str, tuple[str, str], int | None]]:
     for entry in listing.iter("process_info"):
         pid = _word(entry, "pid")
-        if not (
-            pid.isascii() and pid.isdigit() and 0 < int(pid[:12]) < 1 << 22
-        ):  # the kernel's PID_MAX_LIMIT
+        # the kernel's PID_MAX_LIMIT
+        if not (pid.isascii() and pid.isdigit() and 0 < int(pid[:12]) < 1 << 22):
             continue
         instance = (_word(entry, "gpu_instance_id"), _word(entry, "compute_instance_id"))
         yield int(pid[:12]), _word(entry, "type"), instance, bytes_of(entry.findtext("used_memory") or "")

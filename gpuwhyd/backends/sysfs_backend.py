@@ -157,9 +157,8 @@ class SysfsBackend:
         if now - slot.met_at >= _SETTLING_SECONDS:
             return slot
         parts = self._parts(address)
-        if (
-            slot.parts is not None and not parts.items() <= slot.parts.items()
-        ):  # some are new; fewer are a farewell
+        # some are new; fewer are a farewell
+        if slot.parts is not None and not parts.items() <= slot.parts.items():
             slot = self._slots[address] = self._meet(address, now)
         slot.parts = parts
         return slot

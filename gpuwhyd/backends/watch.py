@@ -93,9 +93,8 @@ class BackendWatch:
         else:
             if isinstance(answer, BackendReadings):
                 self._open = True
-                if (
-                    is_trial
-                ):  # the next tick reads it; until then it is not ready, because whoever is lists its cards
+                # the next tick reads it; until then it is not ready, because whoever is lists its cards
+                if is_trial:
                     return ()
                 self._retry_seconds = FIRST_RETRY_SECONDS
                 self._set(answer.state, answer.message)

@@ -82,9 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     silent.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(
-            stream, "reconfigure"
-        ):  # a name of any script must not fail in a terminal of another encoding
+        # a name of any script must not fail in a terminal of another encoding
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
         with writing():

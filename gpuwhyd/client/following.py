@@ -51,9 +51,8 @@ async def _nobody_reads() -> None:
     perhaps hours later.
     """
     closed = asyncio.Event()
-    with suppress(
-        OSError
-    ):  # not a descriptor, or one that epoll does not take: then there is nothing to notice
+    # not a descriptor, or one that epoll does not take: then there is nothing to notice
+    with suppress(OSError):
         descriptor = sys.stdout.fileno()
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             asyncio.get_running_loop().add_reader(descriptor, closed.set)

@@ -79,9 +79,8 @@ class _Watcher:
         def signal(
             read: Callable[[str, tuple[object, ...]], Plain], name: str, _path: str, body: tuple[object, ...]
         ) -> None:
-            with contextlib.suppress(
-                ValueError
-            ):  # of another version; the daemon's answers tell what it is about
+            # of another version; the daemon's answers tell what it is about
+            with contextlib.suppress(ValueError):
                 heard({"wall_usec": _now_usec(), **read(name, body)})
 
         await daemon.listen_for_owner(owner_changed)

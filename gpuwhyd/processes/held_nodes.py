@@ -70,9 +70,8 @@ class HeldNodes:
             self._numbers[sharer] += len(kept)
         if len(kept) == len(descriptors):
             return True
-        if (
-            not self._has_told
-        ):  # once: with as many processes as they like, anybody could make it come again and again
+        # once: with as many processes as they like, anybody could make it come again and again
+        if not self._has_told:
             _log.info(
                 "%s has nodes of GPUs open too often to watch them all: what it does there may be told of nobody",
                 printable(sharer),

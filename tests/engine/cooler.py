@@ -26,6 +26,8 @@ class Cooler:
     lower_down_kelvin: float = 0.0
     """By how much lower its curve lies on the way down, as those of real fans do."""
     slew: float = 1.0
+    creeps_up: bool = False
+    """From a standstill through all the speeds below its least, not at once to that."""
     fan: float = 0.0
     warm_watts: float = 40.0
     turns: bool = False
@@ -52,7 +54,7 @@ class Cooler:
         onset = self.onset_celsius - (self.lower_down_kelvin if cools else 0.0)
         above = max(0.0, celsius - onset)
         wanted = min(100.0, low + self.percent_per_kelvin * above) if self.turns else self.rest
-        if self.fan < low <= wanted:
+        if self.fan < low <= wanted and not self.creeps_up:
             self.fan = low
         self.fan += max(-self.slew * seconds, min(self.slew * seconds, wanted - self.fan))
         if not wanted and self.fan < self.start_percent:

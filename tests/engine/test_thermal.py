@@ -30,7 +30,7 @@ def saved_thermal(rig: Rig) -> dict[str, object]:
     return saved["cards"][rig.gpu.id]["thermal"]  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("kind", [{}, WITH_REST])
+@pytest.mark.parametrize("kind", [{}, WITH_REST, {"creeps_up": True, "slew": 3.0}])
 def test_quiet_is_foretold_within_two_fifths_at_the_very_first_spike(kind: dict[str, float]) -> None:
     rig, cooler = Rig(), Cooler(**kind)
     work(idle(rig, cooler), cooler, 400, 200)

@@ -121,6 +121,8 @@ class FanResponse:
     """The temperature as the fan feels it: some seconds late."""
     is_up: bool = False
     _curve: Curve = field(default_factory=Curve)
+    _percent: float | None = None
+    """Of the last sample, while it turned."""
     _felt_at_rest: float | None = None
     _onset: float | None = None
     """In this spike; `None` when nobody saw it."""
@@ -238,6 +240,7 @@ class FanResponse:
         if percent <= (STILL_PERCENT if stands else rest + settle):
             if percent <= rest + JITTER_PERCENT:
                 self._felt_at_rest = felt
+            self._percent = None
             return self._came_to_rest(now, rest) if self.is_up else None
         self._quiet_since = None
         if not self.is_up:
@@ -252,7 +255,14 @@ class FanResponse:
             if rested is not None and felt is not None and celsius is not None:
                 self._onset = (rested + felt) / 2
                 self._onset_spread = LEAST_SPREAD + LATENESS_SPREAD * abs(celsius - felt)
-        if stands and percent > STILL_PERCENT:
+        before, self._percent = self._percent, percent
+        # on its way up from nothing it turns slower than it ever would for long
+        if (
+            stands
+            and percent > STILL_PERCENT
+            and before is not None
+            and abs(percent - before) <= STEADY_PERCENT
+        ):
             least = self.start_percent
             self.start_percent = percent if least is None else least + min(0.0, percent - least) * LESS_PART
         self._follow_fall(now, percent, heating=heating)

@@ -2,7 +2,6 @@
 
 import argparse
 import gc
-import io
 import logging
 import os
 import sys
@@ -14,7 +13,7 @@ from gpuwhyd import __version__
 from gpuwhyd.errors import ConfigError, GpuwhydError
 from gpuwhyd.log import LineLimit
 from gpuwhyd.outputs.journal_log import STDERR, JournalLog, is_the_journal
-from gpuwhyd.standard_output import writing
+from gpuwhyd.standard_output import take_every_name, writing
 
 if TYPE_CHECKING:  # the daemon's parts are loaded only by what needs them
     from gpuwhyd.daemon import Options
@@ -30,10 +29,7 @@ of the loop that writes or reads, so that with a busy worker a client's answer t
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; gives its exit status: 0 done, 1 `check` found faults, 2 error, 78 wrong configuration."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="replace"
-        )  # no program's name may fail in a terminal of another encoding
+    take_every_name()
     options = _parser().parse_args(arguments)
     _set_up_log(options.log_level)
     try:

@@ -1,11 +1,19 @@
 """Standard output of both commands: all of what an answer is, or a fault that is told."""
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
 
 from gpuwhyd.errors import OutputError
+
+
+def take_every_name() -> None:
+    """For the start of a command: a name of any script must not fail in a terminal of another encoding."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 @contextlib.contextmanager

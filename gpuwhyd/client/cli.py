@@ -18,7 +18,7 @@ from gpuwhyd.client.ask import AskError, BusLostError, Daemon
 from gpuwhyd.client.since import EXAMPLES, since_usec
 from gpuwhyd.client.terminal import printable, terminal_of
 from gpuwhyd.errors import GpuwhydError
-from gpuwhyd.standard_output import writing
+from gpuwhyd.standard_output import take_every_name, writing
 
 DONE, FAN_IS_UP, ERROR, NOT_RUNNING, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes; the one for not running is `NotRunningError.exit_code`, 130 is the shell's for SIGINT."""
@@ -81,10 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code. An error is one line on standard error; a closed pipe and Ctrl-C are
     silent.
     """
-    for stream in (sys.stdout, sys.stderr):
-        # a name of any script must not fail in a terminal of another encoding
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+    take_every_name()
     try:
         with writing():
             return _run(arguments)

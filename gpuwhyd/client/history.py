@@ -76,9 +76,14 @@ def grouped(events: Sequence[Plain]) -> list[list[Plain]]:
         entries.append([event])
         if event.get("event") in SPIKE_EVENTS:
             spikes[spike_id] = entries[-1]
-    began_earlier = [entry for entry in entries if entry[0].get("event") in {"spike-updated", "spike-ended"}]
-    began_earlier.sort(key=lambda entry: number(_began_usec(entry)) or 0.0)
-    return [*began_earlier, *(entry for entry in entries if entry not in began_earlier)]
+    began_earlier = sorted(
+        filter(_begins_earlier, entries), key=lambda entry: number(_began_usec(entry)) or 0.0
+    )
+    return [*began_earlier, *(entry for entry in entries if not _begins_earlier(entry))]
+
+
+def _begins_earlier(entry: Sequence[Plain]) -> bool:
+    return entry[0].get("event") in {"spike-updated", "spike-ended"}
 
 
 def history_lines(

@@ -37,28 +37,19 @@ def _measured(known: Known, snapshot: Snapshot) -> list[Evidence]:
 
 def _of_the_trace(trace: Trace, working_since: float, snapshot: Snapshot, prefix: str = "") -> list[Evidence]:
     """Average power and lowest temperature since the work began, as far back as the trace goes: `since` says how far."""
+
+    def since(boottime_seconds: float, quantity: str, value: float, unit: str) -> Evidence:
+        since_usec = _wall_usec(snapshot, boottime_seconds)
+        return Evidence(quantity=prefix + quantity, value=value, unit=unit, since_usec=since_usec)
+
     found = []
     if (average := trace.average_watts(working_since - 1e-6)) is not None:
-        watts, over, since = average
-        found.append(
-            Evidence(
-                quantity=f"{prefix}average_power_watts",
-                value=watts,
-                unit="W",
-                since_usec=_wall_usec(snapshot, since),
-            )
-        )
+        watts, over, began = average
+        found.append(since(began, "average_power_watts", watts, "W"))
         found.append(Evidence(quantity=f"{prefix}average_over_seconds", value=over, unit="s"))
     if (lowest := trace.lowest_celsius(working_since - PAUSED_SECONDS)) is not None:
-        low, since = lowest
-        found.append(
-            Evidence(
-                quantity=f"{prefix}temperature_low_celsius",
-                value=low,
-                unit="degC",
-                since_usec=_wall_usec(snapshot, since),
-            )
-        )
+        low, began = lowest
+        found.append(since(began, "temperature_low_celsius", low, "degC"))
     return found
 
 

@@ -13,9 +13,8 @@ def manual_fan(facts: Facts) -> Finding | None:
     """The fan turns under manual policy; or it is fast, flat and far above what the temperature asks for."""
     if facts.asleep or not facts.has_fan or not facts.fan_turns:
         return None
-    suspects = (
-        None if facts.working else ()
-    )  # who works is worth telling beside it; little heat is nobody's doing
+    # who works is worth telling beside it; little heat is nobody's doing
+    suspects = None if facts.working else ()
     if facts.manual:
         return Finding(cause=Cause.MANUAL_FAN, confidence=0.95, suspects=suspects)
     pinned = (
